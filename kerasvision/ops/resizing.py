@@ -1,0 +1,106 @@
+"""How an image of any size becomes the size a network expects, and how results come back.
+
+A resize rule belongs to a set of weights, not to the network: it is what the weights saw in training.
+`kerasvision.inference`, the data pipeline and the exporter all apply the same rule.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+ResizeMode = Literal["none", "stretch", "shortest_side", "letterbox"]
+
+
+@dataclass(frozen=True)
+class ResizeRule:
+    """A resize rule: what happens to an image before the network sees it.
+
+    Args:
+        mode: ``"none"`` keeps the image; ``"stretch"`` resizes to exactly ``size_hw``;
+            ``"shortest_side"`` scales so that the short side is ``shortest`` and the long side at most
+            ``longest``, keeping the aspect ratio (torchvision's ``GeneralizedRCNNTransform``);
+            ``"letterbox"`` scales to fit inside ``size_hw``, keeping the aspect ratio, and pads the
+            bottom and the right.
+        size_hw: (height, width) in pixels, for ``"stretch"`` and ``"letterbox"``.
+        shortest: Short side in pixels, for ``"shortest_side"``.
+        longest: Upper bound of the long side in pixels, for ``"shortest_side"``; ``None`` for no bound.
+        antialias: Low-pass filter before shrinking (area averaging), as the segmentation weights of
+            torchvision expect; the detection weights do not.
+
+    Raises:
+        ValueError: A mode without the sizes it needs, or a size below 1.
+    """
+
+    mode: ResizeMode = "none"
+    size_hw: tuple[int, int] | None = None
+    shortest: int | None = None
+    longest: int | None = None
+    antialias: bool = False
+
+    def __post_init__(self):
+        if self.mode not in ("none", "stretch", "shortest_side", "letterbox"):
+            raise ValueError(
+                f"`mode` {self.mode!r} is unknown; use 'none', 'stretch', 'shortest_side' or 'letterbox'"
+            )
+        if self.mode in ("stretch", "letterbox"):
+            if self.size_hw is None or len(self.size_hw) != 2 or min(self.size_hw) < 1:
+                raise ValueError(
+                    f"`size_hw` {self.size_hw!r} must be (height, width) in pixels for mode {self.mode!r}"
+                )
+            object.__setattr__(self, "size_hw", (int(self.size_hw[0]), int(self.size_hw[1])))
+        if self.mode == "shortest_side" and (self.shortest is None or self.shortest < 1):
+            raise ValueError(f"`shortest` {self.shortest!r} must be a positive number of pixels")
+
+    def scaled_hw(self, height: int, width: int) -> tuple[int, int]:
+        """Return the (height, width) in pixels that an image of this size is resized to, padding excluded."""
+        if self.mode == "none":
+            return height, width
+        if self.mode == "stretch":
+            return self.size_hw
+        if self.mode == "letterbox":
+            scale = min(self.size_hw[0] / height, self.size_hw[1] / width)
+            rounded = round(height * scale), round(width * scale)
+        else:
+            scale = self.shortest / min(height, width)
+            if self.longest is not None:
+                scale = min(scale, self.longest / max(height, width))
+            # torchvision interpolates with recompute_scale_factor=True, which floors the size.
+            rounded = int(height * scale + 1e-6), int(width * scale + 1e-6)
+        return max(1, rounded[0]), max(1, rounded[1])
+
+    def canvas_hw(self, height: int, width: int) -> tuple[int, int]:
+        """Return the (height, width) in pixels of the network's input, padding included."""
+        return self.size_hw if self.mode == "letterbox" else self.scaled_hw(height, width)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Resize one image bilinearly, without padding.
+
+        Args:
+            image: (H, W, 3) or (H, W), uint8 or float, 0-255.
+
+        Returns:
+            float32 (h, w, 3) or (h, w) of size `scaled_hw`, 0-255.
+        """
+        import cv2
+
+        height, width = self.scaled_hw(*image.shape[:2])
+        image = np.asarray(image, np.float32)
+        if (height, width) == image.shape[:2]:
+            return image
+        shrinks = height < image.shape[0] or width < image.shape[1]
+        method = cv2.INTER_AREA if self.antialias and shrinks else cv2.INTER_LINEAR
+        return cv2.resize(image, (width, height), interpolation=method)
+
+    def apply_to_mask(self, mask: np.ndarray) -> np.ndarray:
+        """Resize one integer mask (H, W) by nearest neighbour to `scaled_hw`, without padding."""
+        import cv2
+
+        height, width = self.scaled_hw(*mask.shape[:2])
+        if (height, width) == mask.shape[:2]:
+            return mask
+        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+
+    def get_config(self) -> dict:
+        """Return the arguments as a dict that `ResizeRule(**config)` takes and JSON can hold."""
+        return asdict(self)
