@@ -1,0 +1,91 @@
+"""What a data set is here: `Sample`, one annotated image, and `Dataset`, a sequence of them.
+
+Every reader (streets, VOC, COCO, tfds) subclasses `Dataset`; pipelines, metrics and the command line
+use nothing else. Only numpy is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+IGNORE = 255  # mask value that is neither trained on nor scored (VOC and Cityscapes use the same)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One annotated image.
+
+    Attributes:
+        name: file path or scene id, unique in its data set; used in messages.
+        image: (H, W, 3) uint8 RGB, 0-255.
+        boxes: (N, 4) float32 absolute `xyxy` in pixels of `image`; `x2`, `y2` are exclusive, so a box
+            around one pixel column has width 1. N may be 0.
+        labels: (N,) int32, 0-based index into the data set's `classes`.
+        ignored: (N,) bool; True for COCO `iscrowd` and VOC `difficult`: not trained on, not scored.
+        mask: (H, W) uint8 index into the data set's `mask_classes`, 255 = ignore; None where the data
+            set has no masks.
+        instances: (H, W) int32, 0 = no object, k = the visible pixels of `boxes[k - 1]`; None where the
+            data set has no instance masks.
+    """
+
+    name: str
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignored: np.ndarray
+    mask: np.ndarray | None = None
+    instances: np.ndarray | None = None
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the image in pixels."""
+        return int(self.image.shape[0]), int(self.image.shape[1])
+
+
+class Dataset:
+    """Sequence of `Sample`: `len(dataset)`, `dataset[i]`, iteration. Subclasses fill the rest in.
+
+    Attributes:
+        name: as given to `kerasvision.data.load`, e.g. "streets:hard".
+        tasks: what the annotations allow, a subset of {"detection", "segmentation"}.
+        classes: box class names; a label is an index into them. Empty without detection.
+        mask_classes: mask class names; a mask value is an index into them. Empty without segmentation.
+        palette: (C, 3) or (256, 3) uint8 RGB, one colour per mask value; None leaves the choice of
+            colours to the drawing code.
+    """
+
+    name: str = ""
+    tasks: frozenset[str] = frozenset()
+    classes: tuple[str, ...] = ()
+    mask_classes: tuple[str, ...] = ()
+    palette: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} must define __len__")
+
+    def __getitem__(self, index: int) -> Sample:
+        """Reads sample `index`, negative counting from the end; IndexError beyond either end."""
+        raise NotImplementedError(f"{type(self).__name__} must define __getitem__")
+
+    def sample_name(self, index: int) -> str:
+        """The name of sample `index`, equal to `self[index].name`, without reading the sample."""
+        raise NotImplementedError(f"{type(self).__name__} must define sample_name")
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def checked_index(self, index: int) -> int:
+        """Returns `index` as 0 <= i < len(self), counting negative ones from the end.
+
+        Raises:
+            IndexError: outside -len(self) .. len(self) - 1.
+        """
+        size = len(self)
+        if not -size <= index < size:
+            raise IndexError(f"`index` {index} is outside {self.name or type(self).__name__}, which has "
+                             f"{size} samples; expected {-size} to {size - 1}")
+        return int(index) + size if index < 0 else int(index)
