@@ -1,0 +1,19 @@
+"""Keras layers that architectures are built from."""
+
+from kerasvision.layers.anchor_generator import AnchorGenerator
+from kerasvision.layers.convolution import ConvolutionBlock
+from kerasvision.layers.feature_pyramid import FeaturePyramid
+from kerasvision.layers.non_max_suppression import NonMaxSuppression
+from kerasvision.layers.normalization import FrozenBatchNormalization, ImageNormalization
+from kerasvision.layers.unet_blocks import UNetDecoderBlock, UNetDoubleConvolution
+
+__all__ = [
+    "AnchorGenerator",
+    "ConvolutionBlock",
+    "FeaturePyramid",
+    "FrozenBatchNormalization",
+    "ImageNormalization",
+    "NonMaxSuppression",
+    "UNetDecoderBlock",
+    "UNetDoubleConvolution",
+]

@@ -1,0 +1,151 @@
+"""Residual networks (He et al. 2015, https://arxiv.org/abs/1512.03385), laid out as in torchvision.
+
+```
+image -> stem: 7x7 /2 -> C1 (stride 2) -> max pool /2 -> stage 1 -> C2 (4) -> stage 2 -> C3 (8)
+                                                      -> stage 3 -> C4 (16) -> stage 4 -> C5 (32)
+```
+
+Differs from the paper: the stride of a bottleneck sits in its 3x3 convolution, not in its first 1x1
+("ResNet v1.5"), as in the weights that torchvision publishes.
+"""
+
+from typing import Literal
+
+import keras
+
+from kerasvision.layers.convolution import ConvolutionBlock
+
+_INITIALIZER = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
+_EXPANSION = {"basic": 1, "bottleneck": 4}
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class ResNet(keras.Model):
+    """A residual network that returns the features of every stride.
+
+    Args:
+        block: ``"basic"`` (two 3x3 convolutions) or ``"bottleneck"`` (1x1, 3x3, 1x1).
+        depths: Number of blocks in each of the four stages.
+        widths: Channels of the 3x3 convolutions in each stage; a bottleneck puts out four times as many.
+        stem_filters: Channels of the first convolution.
+        normalization: ``"batch"`` or ``"frozen_batch"``, as in `ConvolutionBlock`.
+        epsilon: Added to the variance by the normalisation.
+        frozen_stages: How many parts are not trained, counting the stem as the first and then the stages.
+
+    Call: normalised images (B, H, W, 3), H and W divisible by 32; returns the list C1 to C5 of
+    (B, H / s, W / s, C_s), s = 2, 4, 8, 16, 32.
+    """
+
+    def __init__(
+        self,
+        block: Literal["basic", "bottleneck"] = "bottleneck",
+        depths=(3, 4, 6, 3),
+        *,
+        widths=(64, 128, 256, 512),
+        stem_filters=64,
+        normalization="batch",
+        epsilon=1e-5,
+        frozen_stages=0,
+        name="resnet",
+        **kwargs,
+    ):
+        if block not in _EXPANSION:
+            raise ValueError(f"`block` {block!r} is unknown; use 'basic' or 'bottleneck'")
+        if not 0 <= frozen_stages <= 5:
+            raise ValueError(f"`frozen_stages` {frozen_stages} must be 0 (train all) to 5 (stem and four stages)")
+        self._block = block
+        self._depths = tuple(depths)
+        self._widths = tuple(widths)
+        self._stem_filters = stem_filters
+        self._normalization = normalization
+        self._epsilon = epsilon
+        self._frozen_stages = frozen_stages
+
+        inputs = keras.Input((None, None, 3))
+        x = self._convolution(inputs, stem_filters, 7, "stem", strides=2, activation="relu")
+        features = [x]
+        # After a ReLU, padding with zeros is padding with minus infinity, which is what PyTorch does.
+        x = keras.layers.ZeroPadding2D(1, name="stem_padding")(x)
+        x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
+        for stage, (depth, width) in enumerate(zip(self._depths, self._widths, strict=True), start=1):
+            for index in range(depth):
+                strides = 2 if stage > 1 and index == 0 else 1
+                x = self._residual_block(x, width, strides, f"stage{stage}_block{index}")
+            features.append(x)
+        super().__init__(inputs, features, name=name, **kwargs)
+        for layer in self.layers:
+            part = 0 if layer.name.startswith("stem") else int(layer.name.removeprefix("stage")[:1] or 0)
+            if layer.weights and part < frozen_stages:
+                layer.trainable = False
+
+    def _convolution(self, x, filters, kernel_size, name, *, strides=1, activation=None):
+        return ConvolutionBlock(
+            filters,
+            kernel_size,
+            strides=strides,
+            normalization=self._normalization,
+            epsilon=self._epsilon,
+            activation=activation,
+            kernel_initializer=keras.initializers.VarianceScaling(**_INITIALIZER),
+            name=name,
+        )(x)
+
+    def _residual_block(self, x, width, strides, name):
+        filters = width * _EXPANSION[self._block]
+        shortcut = x
+        if strides > 1 or x.shape[-1] != filters:
+            shortcut = self._convolution(x, filters, 1, f"{name}_downsample", strides=strides)
+        if self._block == "bottleneck":
+            x = self._convolution(x, width, 1, f"{name}_conv1", activation="relu")
+            x = self._convolution(x, width, 3, f"{name}_conv2", strides=strides, activation="relu")
+            x = self._convolution(x, filters, 1, f"{name}_conv3")
+        else:
+            x = self._convolution(x, width, 3, f"{name}_conv1", strides=strides, activation="relu")
+            x = self._convolution(x, width, 3, f"{name}_conv2")
+        x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
+        return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            "block": self._block,
+            "depths": self._depths,
+            "widths": self._widths,
+            "stem_filters": self._stem_filters,
+            "normalization": self._normalization,
+            "epsilon": self._epsilon,
+            "frozen_stages": self._frozen_stages,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Build the network from its constructor's arguments."""
+        return cls(**config)
+
+
+def resnet10(**options):
+    """Return a ResNet of one basic block a stage and half the usual width, for training on a CPU: 1.2M parameters."""
+    return ResNet(
+        **{"block": "basic", "depths": (1, 1, 1, 1), "widths": (32, 64, 128, 256), "stem_filters": 32, **options}
+    )
+
+
+def resnet18(**options):
+    """Return ResNet-18: 11.2M parameters without the classifier."""
+    return ResNet("basic", (2, 2, 2, 2), **options)
+
+
+def resnet34(**options):
+    """Return ResNet-34: 21.3M parameters without the classifier."""
+    return ResNet("basic", (3, 4, 6, 3), **options)
+
+
+def resnet50(**options):
+    """Return ResNet-50: 23.5M parameters without the classifier."""
+    return ResNet("bottleneck", (3, 4, 6, 3), **options)
+
+
+def resnet101(**options):
+    """Return ResNet-101: 42.5M parameters without the classifier."""
+    return ResNet("bottleneck", (3, 4, 23, 3), **options)

@@ -1,0 +1,125 @@
+"""Convolution, normalisation and activation as one layer, padded as PyTorch pads."""
+
+import keras
+from keras import ops
+
+from kerasvision.layers.normalization import FrozenBatchNormalization, inference_affine, make_normalization
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class ConvolutionBlock(keras.layers.Layer):
+    """2D convolution, then optional normalisation and activation.
+
+    Pads by `dilation * (kernel_size - 1) // 2` on every side, as the reference implementations in PyTorch do;
+    Keras's "same" differs from that where the stride is above 1. Batch normalisation that works with
+    fixed statistics (at inference, or frozen) is folded into the kernel on the fly: the feature map is
+    touched once instead of twice.
+
+    Args:
+        filters: Number of output channels.
+        kernel_size: Side of the square kernel.
+        strides: Pixels from one output to the next.
+        dilation: Pixels between the kernel's taps.
+        normalization: ``"batch"``, ``"frozen_batch"``, ``"group"`` or ``None``.
+        epsilon: Added to the variance by the normalisation.
+        activation: Name of a Keras activation, or ``None``.
+        use_bias: Whether the convolution has a bias; default: only without normalisation.
+        kernel_initializer: Keras initialiser of the kernel.
+        bias_initializer: Keras initialiser of the bias.
+
+    Call: (B, H, W, C); returns (B, ceil(H / strides), ceil(W / strides), filters) for odd kernels.
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        *,
+        strides=1,
+        dilation=1,
+        normalization=None,
+        epsilon=1e-5,
+        activation=None,
+        use_bias=None,
+        kernel_initializer="he_normal",
+        bias_initializer="zeros",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.dilation = dilation
+        self.normalization_kind = normalization
+        self.epsilon = epsilon
+        self.activation = keras.activations.get(activation)
+        self.use_bias = normalization is None if use_bias is None else use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.normalization = make_normalization(normalization, epsilon=epsilon)
+
+    def build(self, input_shape):
+        """Create the kernel (k, k, C, filters), the bias (filters,) and the normalisation's vectors."""
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.kernel_size, self.kernel_size, input_shape[-1], self.filters),
+            initializer=self.kernel_initializer,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer=self.bias_initializer)
+        if self.normalization is not None:
+            self.normalization.build((*input_shape[:-1], self.filters))
+
+    def call(self, inputs, training=None):
+        """Convolve, normalise and activate `inputs`."""
+        kernel, shift = self.kernel, self.bias
+        folds = isinstance(self.normalization, FrozenBatchNormalization) or (
+            isinstance(self.normalization, keras.layers.BatchNormalization)
+            and (training is False or training is None or not self.normalization.trainable)
+        )
+        if folds:
+            scale, norm_shift = inference_affine(self.normalization)
+            kernel = kernel * ops.cast(scale, kernel.dtype)
+            shift = norm_shift if shift is None else norm_shift + shift * scale
+        outputs = self._convolve(inputs, kernel)
+        if shift is not None:
+            outputs = outputs + ops.cast(shift, outputs.dtype)
+        if self.normalization is not None and not folds:
+            outputs = self.normalization(outputs, training=training)
+        return self.activation(outputs)
+
+    def _convolve(self, inputs, kernel):
+        margin = self.dilation * (self.kernel_size - 1) // 2
+        padding = "same" if self.kernel_size % 2 and self.strides == 1 else "valid"
+        if margin and padding == "valid":
+            inputs = ops.pad(inputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+        return ops.conv(
+            inputs, kernel, strides=self.strides, padding=padding, dilation_rate=self.dilation
+        )
+
+    def compute_output_shape(self, input_shape):
+        """Return (B, H', W', filters)."""
+        reach = self.dilation * (self.kernel_size - 1)
+        margin = 2 * (reach // 2)
+        height, width = (
+            None if size is None else (size + margin - reach - 1) // self.strides + 1
+            for size in input_shape[1:3]
+        )
+        return (input_shape[0], height, width, self.filters)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "dilation": self.dilation,
+            "normalization": self.normalization_kind,
+            "epsilon": self.epsilon,
+            "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+        }

@@ -1,0 +1,121 @@
+"""Normalisation of images and of feature maps."""
+
+import keras
+from keras import ops
+
+# Mean and standard deviation of ImageNet's RGB pixels on the 0-255 scale (torchvision's 0.485, 0.456, 0.406
+# and 0.229, 0.224, 0.225 times 255), used by nearly all published weights.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class ImageNormalization(keras.layers.Layer):
+    """Subtract each channel's mean and divide by its standard deviation.
+
+    The first layer of every model, so that normalisation is saved and exported with the weights that need it.
+
+    Args:
+        mean: One value a channel, on the 0-255 scale.
+        std: One positive value a channel, on the 0-255 scale.
+
+    Call: uint8 or float images (..., C) in 0-255; returns the layer's compute dtype, same shape.
+    """
+
+    def __init__(self, mean=IMAGENET_MEAN, std=IMAGENET_STD, **kwargs):
+        super().__init__(**kwargs)
+        if min(std) <= 0:
+            raise ValueError(f"`std` {std!r} must be positive; give one standard deviation a channel, 0-255")
+        self.mean = tuple(float(value) for value in mean)
+        self.std = tuple(float(value) for value in std)
+
+    def call(self, images):
+        """Normalise `images`."""
+        images = ops.cast(images, self.compute_dtype)
+        return (images - ops.cast(self.mean, images.dtype)) * ops.cast(
+            [1 / value for value in self.std], images.dtype
+        )
+
+    def compute_output_shape(self, input_shape):
+        """Return `input_shape`."""
+        return input_shape
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "mean": self.mean, "std": self.std}
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class FrozenBatchNormalization(keras.layers.Layer):
+    """Batch normalisation whose statistics and affine parameters never change.
+
+    Detectors are fine-tuned on a few images a batch, too few for batch statistics; they keep those of
+    the pre-trained backbone instead. Nothing here is ever trained, whatever `trainable` says.
+
+    Args:
+        epsilon: Added to the variance. torchvision's COCO weights of Faster R-CNN and RetinaNet want 0.
+
+    Call: (..., C); returns the same shape.
+
+    Reference: torchvision/ops/misc.py, `FrozenBatchNorm2d`.
+    """
+
+    def __init__(self, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        """Create the four vectors of shape (C,)."""
+
+        def vector(name, initializer):
+            return self.add_weight(
+                name=name, shape=input_shape[-1:], initializer=initializer, trainable=False, autocast=False
+            )
+
+        self.gamma = vector("gamma", "ones")
+        self.beta = vector("beta", "zeros")
+        self.moving_mean = vector("moving_mean", "zeros")
+        self.moving_variance = vector("moving_variance", "ones")
+
+    def call(self, inputs):
+        """Normalise `inputs` with the frozen statistics."""
+        scale, shift = inference_affine(self)
+        return inputs * ops.cast(scale, inputs.dtype) + ops.cast(shift, inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        """Return `input_shape`."""
+        return input_shape
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+def inference_affine(normalization):
+    """Return the float32 scale and shift (C,) that a batch normalisation layer amounts to at inference."""
+    scale = normalization.gamma * ops.rsqrt(normalization.moving_variance + normalization.epsilon)
+    return scale, normalization.beta - normalization.moving_mean * scale
+
+
+def make_normalization(kind, *, epsilon=1e-5, momentum=0.9, groups=32, name="normalization"):
+    """Return a normalisation layer by name, or ``None`` for ``None``.
+
+    Args:
+        kind: ``"batch"``, ``"frozen_batch"``, ``"group"`` or ``None``.
+        epsilon: Added to the variance.
+        momentum: Share of the old moving average kept at each step; PyTorch's momentum is one minus this.
+        groups: Number of groups, for ``"group"``.
+        name: The layer's name.
+
+    Raises:
+        ValueError: `kind` is none of these.
+    """
+    if kind is None:
+        return None
+    if kind == "batch":
+        return keras.layers.BatchNormalization(epsilon=epsilon, momentum=momentum, name=name)
+    if kind == "frozen_batch":
+        return FrozenBatchNormalization(epsilon=epsilon, name=name)
+    if kind == "group":
+        return keras.layers.GroupNormalization(groups=groups, epsilon=epsilon, name=name)
+    raise ValueError(f"`normalization` {kind!r} is unknown; use 'batch', 'frozen_batch', 'group' or None")

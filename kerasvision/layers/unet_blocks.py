@@ -1,0 +1,111 @@
+"""The two building blocks of U-Net: the double convolution, and the step up of the expanding path."""
+
+from typing import Literal
+
+import keras
+from keras import ops
+
+from kerasvision.layers.convolution import ConvolutionBlock
+from kerasvision.layers.feature_pyramid import double_nearest
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class UNetDoubleConvolution(keras.layers.Layer):
+    """Two 3x3 convolutions of the same width, each followed by normalisation (if any) and ReLU.
+
+    Args:
+        filters: Number of output channels of both convolutions.
+        normalization: As in `ConvolutionBlock`; ``None`` as in the 2015 paper.
+
+    Call: (B, H, W, C); returns (B, H, W, filters).
+    """
+
+    def __init__(self, filters, *, normalization=None, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.normalization = normalization
+        self.first, self.second = (
+            ConvolutionBlock(
+                filters, 3, normalization=normalization, activation="relu", name=name, dtype=self.dtype_policy
+            )
+            for name in ("first", "second")
+        )
+
+    def build(self, input_shape):
+        """Build both convolutions."""
+        self.first.build(input_shape)
+        self.second.build((*input_shape[:-1], self.filters))
+
+    def call(self, inputs, training=None):
+        """Convolve twice."""
+        return self.second(self.first(inputs, training=training), training=training)
+
+    def compute_output_shape(self, input_shape):
+        """Return (B, H, W, filters)."""
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "filters": self.filters, "normalization": self.normalization}
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class UNetDecoderBlock(keras.layers.Layer):
+    """One step of the expanding path: double the resolution, join the skip connection, convolve twice.
+
+    Args:
+        filters: Number of output channels.
+        upsampling: ``"transpose"``, a learned 2x2 up-convolution to `filters` channels as in the 2015 paper, or
+            ``"nearest"``, repeating pixels, as in segmentation_models.pytorch.
+        normalization: As in `ConvolutionBlock`.
+
+    Call: features (B, H, W, C) and optionally a skip connection (B, 2H, 2W, S); returns (B, 2H, 2W, filters).
+    """
+
+    def __init__(
+        self, filters, *, upsampling: Literal["transpose", "nearest"] = "nearest", normalization=None, **kwargs
+    ):
+        super().__init__(**kwargs)
+        if upsampling not in ("transpose", "nearest"):
+            raise ValueError(f"`upsampling` {upsampling!r} is unknown; use 'transpose' or 'nearest'")
+        self.filters = filters
+        self.upsampling = upsampling
+        self.normalization = normalization
+        self.up = None
+        if upsampling == "transpose":
+            self.up = keras.layers.Conv2DTranspose(
+                filters, 2, strides=2, kernel_initializer="he_normal", name="up", dtype=self.dtype_policy
+            )
+        self.convolutions = UNetDoubleConvolution(
+            filters, normalization=normalization, name="convolutions", dtype=self.dtype_policy
+        )
+
+    def build(self, input_shape, skip_shape=None):
+        """Build the up-convolution and the double convolution."""
+        channels = input_shape[-1]
+        if self.up is not None:
+            self.up.build(input_shape)
+            channels = self.filters
+        skip_channels = 0 if skip_shape is None else skip_shape[-1]
+        self.convolutions.build((*input_shape[:-1], channels + skip_channels))
+
+    def call(self, inputs, skip=None, training=None):
+        """Step up."""
+        outputs = double_nearest(inputs) if self.up is None else self.up(inputs)
+        if skip is not None:
+            outputs = ops.concatenate([outputs, skip], axis=-1)
+        return self.convolutions(outputs, training=training)
+
+    def compute_output_shape(self, input_shape, skip_shape=None):
+        """Return (B, 2H, 2W, filters)."""
+        sizes = (None if size is None else 2 * size for size in input_shape[1:3])
+        return (input_shape[0], *sizes, self.filters)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "upsampling": self.upsampling,
+            "normalization": self.normalization,
+        }
