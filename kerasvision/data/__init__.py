@@ -1,0 +1,28 @@
+"""Data sets, their readers, the embedded streets generator, augmentation and batch pipelines.
+
+>>> from kerasvision import data
+>>> train = data.load("streets", split="train")            # or "voc:DIR", "coco:DIR", "tfds:NAME"
+>>> train.classes[:3]
+('car', 'truck', 'bus')
+
+Importing this package imports numpy only; tensorflow, keras, cv2, PIL and albumentations come in when a
+function that needs them is called.
+"""
+
+from kerasvision.data.augmentation import Augmentation
+from kerasvision.data.checks import DataError, Problem, check
+from kerasvision.data.loading import load
+from kerasvision.data.pipelines import pipeline
+from kerasvision.data.samples import IGNORE, Dataset, Sample
+
+__all__ = [
+    "IGNORE",
+    "Augmentation",
+    "DataError",
+    "Dataset",
+    "Problem",
+    "Sample",
+    "check",
+    "load",
+    "pipeline",
+]

@@ -1,0 +1,300 @@
+"""What can be wrong with a data set, found by name: file, line or annotation id, and message.
+
+Readers use `Reporter` while they parse annotations; `check` walks a whole data set, images and masks
+included, for `kerasvision data check`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Literal
+
+import numpy as np
+
+from kerasvision.data.samples import IGNORE, Dataset, Sample
+
+# Annotation tools round; COCO's own boxes reach up to half a pixel over the edge.
+CLIP_TOLERANCE = 1.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a data set.
+
+    Attributes:
+        file: path of the file (or name of the sample) that has to be looked at.
+        where: place inside it: "line 12", "annotation 17"; empty for the whole file.
+        message: what came and what was expected.
+        severity: "error" makes a strict reader raise and a lenient one skip the annotation; "note" is
+            allowed and only reported (a clipped box, an image without boxes).
+    """
+
+    file: str
+    where: str
+    message: str
+    severity: Literal["error", "note"] = "error"
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.file, self.where, self.message) if part)
+
+
+class DataError(ValueError):
+    """A data set that cannot be read as it is; the message names the file and the annotation.
+
+    Attributes:
+        problem: the `Problem`, for code that collects them.
+    """
+
+    def __init__(self, problem: Problem | str):
+        self.problem = problem if isinstance(problem, Problem) else Problem("", "", problem)
+        super().__init__(str(self.problem))
+
+
+class Reporter:
+    """Collects problems for a reader; in strict mode the first error is raised instead.
+
+    Args:
+        strict: raise `DataError` on an error (notes never raise).
+    """
+
+    def __init__(self, strict: bool):
+        self.strict = strict
+        self.problems: list[Problem] = []
+
+    def error(self, file: str | os.PathLike, where: str, message: str) -> None:
+        """Raises `DataError` if strict; otherwise records the problem, and the caller skips the item."""
+        problem = Problem(os.fspath(file), where, message)
+        if self.strict:
+            raise DataError(problem)
+        self.problems.append(problem)
+
+    def note(self, file: str | os.PathLike, where: str, message: str) -> None:
+        """Records something allowed that a user may want to know."""
+        self.problems.append(Problem(os.fspath(file), where, message, "note"))
+
+    def box(
+        self, box_xyxy: Sequence[float], size_hw: tuple[int, int], file: str | os.PathLike, where: str
+    ) -> list[float] | None:
+        """Returns the box clipped to the image, or None if it is unusable and was reported.
+
+        Args:
+            box_xyxy: 4 numbers, absolute pixels, exclusive `x2`, `y2`.
+            size_hw: height and width of the image in pixels.
+            file: file named in the report.
+            where: annotation named in the report.
+        """
+        height, width = size_hw
+        text = "[" + ", ".join(f"{value:g}" for value in box_xyxy) + "]"
+        if not np.all(np.isfinite(box_xyxy)):
+            return self.error(file, where, f"box {text} has a value that is not a finite number")
+        x1, y1, x2, y2 = (float(value) for value in box_xyxy)
+        if x2 <= x1 or y2 <= y1:
+            return self.error(
+                file, where, f"box {text} has no area ({x2 - x1:g}×{y2 - y1:g}); expected x1 < x2, y1 < y2"
+            )
+        if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+            return self.error(
+                file, where, f"box {text} lies outside the image of width {width} and height {height}"
+            )
+        if max(-x1, -y1, x2 - width, y2 - height) > CLIP_TOLERANCE:
+            self.note(
+                file, where, f"box {text} reaches outside the image of width {width} and height {height}; clipped"
+            )
+        return [max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))]
+
+
+def close_matches(name: str, known: Sequence[str], *, what: str = "known") -> str:
+    """Returns a message part that lists close matches of a mistyped name, or some of the known ones."""
+    matches = get_close_matches(name, known, n=3, cutoff=0.5)
+    if matches:
+        return "did you mean " + " or ".join(repr(match) for match in matches) + "?"
+    listed = ", ".join(repr(entry) for entry in list(known)[:10])
+    return f"{what}: {listed}{', …' if len(known) > 10 else ''}"
+
+
+def path_inside(root: Path, relative: str, file: str | os.PathLike, where: str) -> Path:
+    """Returns root / relative, refusing names from an annotation file that lead out of the folder.
+
+    Symbolic links that the user made inside the folder are followed; `..` and absolute names are not.
+
+    Raises:
+        DataError: in strict and lenient mode alike, as such a file is broken or hostile.
+    """
+    parts = (*PurePosixPath(relative).parts, *PureWindowsPath(relative).parts)
+    absolute = PurePosixPath(relative).is_absolute() or PureWindowsPath(relative).anchor
+    if not relative or absolute or ".." in parts or "\0" in relative:
+        raise DataError(
+            Problem(
+                os.fspath(file),
+                where,
+                f"file name {relative!r} leads outside the data folder {str(root)!r}; "
+                "expected a relative path without '..'",
+            )
+        )
+    return root / relative
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Decodes an image file to (H, W, 3) uint8 RGB, as stored: EXIF orientation is not applied.
+
+    Raises:
+        DataError: missing file, not an image, or truncated: naming the file.
+    """
+    return _decode(path, lambda image: np.asarray(image.convert("RGB")))
+
+
+def read_mask(path: str | os.PathLike) -> np.ndarray:
+    """Decodes a mask file to (H, W) uint8 (indexed or grey: the raw values) or (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: missing file, not an image, truncated, or with values above 255: naming the file.
+    """
+
+    def convert(image):
+        if image.mode in ("P", "L"):
+            return np.asarray(image)
+        if image.mode in ("1", "I", "I;16", "I;16B", "I;16L", "F"):
+            values = np.asarray(image).astype(np.int64)
+            if values.size and (values.min() < 0 or values.max() > 255):
+                raise DataError(
+                    Problem(os.fspath(path), "", f"mask value {values.max()} is out of range; expected 0 to 255")
+                )
+            return values.astype(np.uint8)
+        return np.asarray(image.convert("RGB"))
+
+    return _decode(path, convert)
+
+
+def _decode(path: str | os.PathLike, convert: Callable) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            # PIL, unlike OpenCV, raises on a truncated file instead of returning a half-grey picture.
+            return convert(image)
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(Problem(os.fspath(path), "", "file is missing")) from None
+    except UnidentifiedImageError:
+        raise DataError(Problem(os.fspath(path), "", "not an image file, or its header is damaged")) from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        # PIL raises SyntaxError for a broken PNG, ValueError for some broken headers.
+        raise DataError(Problem(os.fspath(path), "", f"image is corrupt or truncated ({error})")) from None
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Returns (height, width) in pixels from an image's header, without decoding it.
+
+    Raises:
+        DataError: missing file or not an image.
+    """
+    return _decode(path, lambda image: (image.height, image.width))
+
+
+def image_looks_whole(path: str | os.PathLike) -> str | None:
+    """Cheap test of an image file, without decoding: returns what is wrong, or None.
+
+    Reads the header and, of a JPEG, the end; damage in the middle is found only when it is decoded.
+    """
+    try:
+        image_size(path)
+    except DataError as error:
+        return error.problem.message
+    with open(path, "rb") as stream:
+        start = stream.read(2)
+        stream.seek(max(0, os.path.getsize(path) - 4096))
+        if start == b"\xff\xd8" and b"\xff\xd9" not in stream.read():
+            return "JPEG is truncated: its end marker is missing"
+    return None
+
+
+def check(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
+    """Reads every sample of a data set and returns everything that is wrong with it.
+
+    Args:
+        dataset: best loaded with `strict=False`, so that what the reader skipped is listed as well.
+        progress: called as `progress(done, total)` after each sample.
+
+    Returns:
+        The problems, in order: those that the reader met (`dataset.problems`), then those of each sample.
+        Empty for a flawless data set.
+    """
+    problems = list(getattr(dataset, "problems", ()))
+    seen: dict[str, int] = {}
+    for index in range(len(dataset)):
+        name = dataset.sample_name(index)
+        if name in seen:
+            problems.append(Problem(name, f"sample {index}", f"same name as sample {seen[name]}"))
+        seen.setdefault(name, index)
+        known = len(getattr(dataset, "problems", ()))
+        try:
+            problems += check_sample(dataset[index], dataset)
+        except DataError as error:
+            problems.append(error.problem)
+        except OSError as error:
+            problems.append(Problem(name, "", f"cannot be read ({error})"))
+        # What a lenient reader noticed only while decoding this sample.
+        problems += list(getattr(dataset, "problems", ()))[known:]
+        if progress is not None:
+            progress(index + 1, len(dataset))
+    return problems
+
+
+def check_sample(sample: Sample, dataset: Dataset) -> list[Problem]:
+    """Returns what is wrong with one sample that has been read: boxes, labels, mask, instances."""
+    reporter = Reporter(strict=False)
+    size_hw = sample.size_hw
+    if sample.image.ndim != 3 or sample.image.shape[2] != 3 or sample.image.dtype != np.uint8:
+        reporter.error(
+            sample.name, "", f"image is {sample.image.dtype} {sample.image.shape}; expected uint8 (H, W, 3)"
+        )
+    count = len(sample.boxes)
+    if len(sample.labels) != count or len(sample.ignored) != count:
+        reporter.error(
+            sample.name, "", f"{count} boxes, {len(sample.labels)} labels, {len(sample.ignored)} ignored flags"
+        )
+    for number, (box, label) in enumerate(zip(sample.boxes, sample.labels, strict=False)):
+        reporter.box(box, size_hw, sample.name, f"box {number}")
+        if not 0 <= label < len(dataset.classes):
+            reporter.error(
+                sample.name,
+                f"box {number}",
+                f"class id {label} is out of range; expected 0 to {len(dataset.classes) - 1}",
+            )
+    if "detection" in dataset.tasks and count == 0:
+        reporter.note(sample.name, "", "image without boxes (a background image; allowed)")
+    if "segmentation" in dataset.tasks and sample.mask is None:
+        reporter.error(sample.name, "", "has no mask")
+    if sample.mask is not None:
+        message = mask_problem(sample.mask, size_hw, len(dataset.mask_classes))
+        if message:
+            reporter.error(sample.name, "mask", message)
+    if sample.instances is not None:
+        if sample.instances.shape != size_hw:
+            reporter.error(
+                sample.name, "instances", f"size {sample.instances.shape} differs from the image's {size_hw}"
+            )
+        elif sample.instances.size and (sample.instances.min() < 0 or sample.instances.max() > count):
+            reporter.error(
+                sample.name, "instances", f"value {sample.instances.max()} is out of range; expected 0 to {count}"
+            )
+    return reporter.problems
+
+
+def mask_problem(mask: np.ndarray, size_hw: tuple[int, int], num_classes: int) -> str | None:
+    """Returns what is wrong with a mask (H, W) of an image of this size, or None."""
+    if tuple(mask.shape) != tuple(size_hw):
+        return (
+            f"mask height and width {tuple(mask.shape)} differ from the image's {tuple(size_hw)}; "
+            "expected the same size"
+        )
+    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE + 1))
+    wrong = [int(value) for value in values if value >= num_classes and value != IGNORE]
+    if wrong:
+        return f"mask value {wrong[0]} is out of range; expected 0 to {num_classes - 1}, or {IGNORE} for ignore"
+    return None

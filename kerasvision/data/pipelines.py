@@ -1,0 +1,171 @@
+"""`pipeline`: from a `Dataset` to the batches that `model.fit`, `evaluate` and `predict` take."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import numpy as np
+
+from kerasvision.data.augmentation import Augmentation
+from kerasvision.data.batching import Batches, Task
+from kerasvision.data.samples import Dataset
+from kerasvision.ops.resizing import ResizeRule
+
+
+def pipeline(
+    dataset: Dataset,
+    *,
+    task: Task,
+    resize: ResizeRule,
+    batch_size: int,
+    training: bool = False,
+    augment: Augmentation | None = None,
+    seed: int = 0,
+    max_boxes: int | None = None,
+    drop_remainder: bool | None = None,
+    cache: bool = False,
+    workers: int | None = None,
+    framework: Literal["tf", "pydataset"] | None = None,
+):
+    """Builds the input of `fit`, `evaluate` and `predict`: batches, deterministic for a seed.
+
+    Batch `step` of epoch `epoch` depends on (seed, epoch, step) alone, whatever the framework, the number
+    of workers and the platform's thread timing. Training shuffles anew in every epoch.
+
+    The result is a `tf.data.Dataset` under Keras's TensorFlow backend and a `keras.utils.PyDataset` under
+    the others. Both are iterated over again for each epoch, have `len()` and `cardinality()` (batches), and
+
+    - `batch_names(epoch, step)`: the names of the samples in a batch;
+    - `set_epoch(epoch)`: the next iteration is that epoch (0-based). Iterating counts up by itself; a
+      callback that calls this at the start of each epoch is exact even if somebody looked at a batch before;
+    - `batches`: the `Batches` behind it (`dataset`, `task`, `resize`, `batch_size`, `max_boxes` …).
+
+    An epoch counts as soon as an iteration over it starts.
+
+    Args:
+        dataset: what `kerasvision.data.load` returns.
+        task: "detection" or "segmentation".
+        resize: how images reach the network's size; the weights' or the model's rule.
+        batch_size: samples per batch.
+        training: shuffle, and drop a last short batch.
+        augment: random changes; only with `training=True`.
+        seed: non-negative integer.
+        max_boxes: M, the static number of box rows; default the data set's largest number of boxes where
+            it knows it, else 100.
+        drop_remainder: drop the last batch if it is short; default: when training and there is a full one.
+        cache: keep decoded samples in memory (3 bytes a pixel, 4 with masks) after the first epoch.
+        workers: threads that prepare batches; default one per CPU core, at most 8. 0 (PyDataset only):
+            none.
+        framework: "tf" or "pydataset" instead of the backend's.
+
+    Returns:
+        Elements for detection: `(images, {"boxes": (B, M, 4) float32 xyxy pixels of the network input,
+        "labels": (B, M) int32, -1 = padding, "ignored": (B, M) bool})`; for segmentation: `(images,
+        masks (B, H, W) int32, 255 = ignore and padding)`. `images` is (B, H, W, 3) float32, 0-255; for
+        detection with a rule that keeps the aspect ratio it is `{"images": …, "sizes_hw": (B, 2) int32}`,
+        the valid region of each, and padding (zeros) lies at the bottom and the right. Batches of unequal
+        images are padded to multiples of 32.
+
+    Raises:
+        ValueError: an argument out of range, a data set without annotations for the task or without
+            samples; later, while reading, more boxes than `max_boxes`, naming the sample.
+        DataError: while reading: a file that cannot be decoded.
+    """
+    if framework is None:
+        import keras
+
+        framework = "tf" if keras.config.backend() == "tensorflow" else "pydataset"
+    if framework not in ("tf", "pydataset"):
+        raise ValueError(f"`framework` {framework!r} is unknown; use 'tf' or 'pydataset'")
+    if workers is None:
+        workers = min(8, os.cpu_count() or 1)
+    if workers < 0:
+        raise ValueError(f"`workers` {workers!r} must not be negative")
+    batches = Batches(
+        dataset,
+        task=task,
+        resize=resize,
+        batch_size=batch_size,
+        training=training,
+        augment=augment,
+        seed=seed,
+        max_boxes=max_boxes,
+        drop_remainder=drop_remainder,
+        cache=cache,
+    )
+    if framework == "tf":
+        return _as_tf_dataset(batches, max(1, workers))
+    from kerasvision.data.keras_sequence import BatchSequence
+
+    return BatchSequence(batches, workers=workers)
+
+
+class _EpochCounter:
+    """Hands out epoch numbers, one per started iteration."""
+
+    def __init__(self):
+        self.next_epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.next_epoch = int(epoch)
+
+    def start(self) -> np.int64:
+        self.next_epoch += 1
+        return np.int64(self.next_epoch - 1)
+
+
+def _as_tf_dataset(batches: Batches, workers: int):
+    import tensorflow as tf
+
+    counter = _EpochCounter()
+    steps = len(batches)
+    signature = _tf_signature(batches)
+    flat_signature = tf.nest.flatten(signature)
+
+    def steps_of_epoch(_):
+        # Stateful, so it runs once for every iteration: that is what counts epochs.
+        epoch = tf.numpy_function(counter.start, [], tf.int64)
+        return tf.data.Dataset.range(steps).map(lambda step: (epoch, step))
+
+    def make(epoch, step):
+        arrays = tf.numpy_function(
+            lambda *key: tf.nest.flatten(batches.batch(*map(int, key), dtype=batches.image_dtype)),
+            [epoch, step],
+            [spec.dtype for spec in flat_signature],
+            stateful=False,
+        )
+        for array, spec in zip(arrays, flat_signature, strict=True):
+            array.set_shape(spec.shape)
+        # uint8 up to here: the copy out of numpy is what limits the speed.
+        arrays = [tf.cast(array, tf.float32) if array.dtype == tf.uint8 else array for array in arrays]
+        return tf.nest.pack_sequence_as(signature, arrays)
+
+    dataset = tf.data.Dataset.from_tensors(0).flat_map(steps_of_epoch)
+    dataset = dataset.map(make, num_parallel_calls=workers, deterministic=True)
+    dataset = dataset.prefetch(2).apply(tf.data.experimental.assert_cardinality(steps))
+    options = tf.data.Options()
+    # Batches are already put together in numpy; sharding them by file is never right here.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    dataset = dataset.with_options(options)
+    dataset.batches = batches
+    dataset.batch_names = batches.names
+    dataset.set_epoch = counter.set_epoch
+    return dataset
+
+
+def _tf_signature(batches: Batches):
+    import tensorflow as tf
+
+    size = batches.batch_size if batches.drop_remainder or len(batches.dataset) % batches.batch_size == 0 else None
+    height, width = batches.resize.size_hw or (None, None)
+    images = tf.TensorSpec((size, height, width, 3), batches.image_dtype)
+    if batches.task == "segmentation":
+        return images, tf.TensorSpec((size, height, width), tf.int32)
+    inputs = {"images": images, "sizes_hw": tf.TensorSpec((size, 2), tf.int32)} if batches.padded else images
+    targets = {
+        "boxes": tf.TensorSpec((size, batches.max_boxes, 4), tf.float32),
+        "labels": tf.TensorSpec((size, batches.max_boxes), tf.int32),
+        "ignored": tf.TensorSpec((size, batches.max_boxes), tf.bool),
+    }
+    return inputs, targets
