@@ -1,4 +1,4 @@
-"""Augmentation of one annotated image: flip, scale jitter, crop, colour. The one place that uses Albumentations.
+"""Augmentation of one annotated image: flip, scale jitter, crop, colour; the adapter over Albumentations.
 
 Geometry is done here, in one resize, because boxes, ignore flags, instance ids and the 255 of masks must
 stay aligned exactly; Albumentations (2.0.8, the last MIT release) changes colours and runs any further

@@ -102,7 +102,9 @@ class Reporter:
             )
         if max(-x1, -y1, x2 - width, y2 - height) > CLIP_TOLERANCE:
             self.note(
-                file, where, f"box {text} reaches outside the image of width {width} and height {height}; clipped"
+                file,
+                where,
+                f"box {text} reaches outside the image of width {width} and height {height}; clipped",
             )
         return [max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))]
 
@@ -161,7 +163,9 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
             values = np.asarray(image).astype(np.int64)
             if values.size and (values.min() < 0 or values.max() > 255):
                 raise DataError(
-                    Problem(os.fspath(path), "", f"mask value {values.max()} is out of range; expected 0 to 255")
+                    Problem(
+                        os.fspath(path), "", f"mask value {values.max()} is out of range; expected 0 to 255"
+                    )
                 )
             return values.astype(np.uint8)
         return np.asarray(image.convert("RGB"))
@@ -256,7 +260,9 @@ def check_sample(sample: Sample, dataset: Dataset) -> list[Problem]:
     count = len(sample.boxes)
     if len(sample.labels) != count or len(sample.ignored) != count:
         reporter.error(
-            sample.name, "", f"{count} boxes, {len(sample.labels)} labels, {len(sample.ignored)} ignored flags"
+            sample.name,
+            "",
+            f"{count} boxes, {len(sample.labels)} labels, {len(sample.ignored)} ignored flags",
         )
     for number, (box, label) in enumerate(zip(sample.boxes, sample.labels, strict=False)):
         reporter.box(box, size_hw, sample.name, f"box {number}")
@@ -281,7 +287,9 @@ def check_sample(sample: Sample, dataset: Dataset) -> list[Problem]:
             )
         elif sample.instances.size and (sample.instances.min() < 0 or sample.instances.max() > count):
             reporter.error(
-                sample.name, "instances", f"value {sample.instances.max()} is out of range; expected 0 to {count}"
+                sample.name,
+                "instances",
+                f"value {sample.instances.max()} is out of range; expected 0 to {count}",
             )
     return reporter.problems
 
@@ -296,5 +304,7 @@ def mask_problem(mask: np.ndarray, size_hw: tuple[int, int], num_classes: int) -
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE + 1))
     wrong = [int(value) for value in values if value >= num_classes and value != IGNORE]
     if wrong:
-        return f"mask value {wrong[0]} is out of range; expected 0 to {num_classes - 1}, or {IGNORE} for ignore"
+        return (
+            f"mask value {wrong[0]} is out of range; expected 0 to {num_classes - 1}, or {IGNORE} for ignore"
+        )
     return None

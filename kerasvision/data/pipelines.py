@@ -157,7 +157,11 @@ def _as_tf_dataset(batches: Batches, workers: int):
 def _tf_signature(batches: Batches):
     import tensorflow as tf
 
-    size = batches.batch_size if batches.drop_remainder or len(batches.dataset) % batches.batch_size == 0 else None
+    size = (
+        batches.batch_size
+        if batches.drop_remainder or len(batches.dataset) % batches.batch_size == 0
+        else None
+    )
     height, width = batches.resize.size_hw or (None, None)
     images = tf.TensorSpec((size, height, width, 3), batches.image_dtype)
     if batches.task == "segmentation":
