@@ -10,7 +10,8 @@ Python floats and OpenCV's integer polygon filling are used: the same pixels on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,8 @@ _OCTANT = ((1024, 0), (946, 392), (724, 724), (392, 946))
 _QUARTER = [(x / 1024, y / 1024) for x, y in _OCTANT]
 CIRCLE: tuple[Point, ...] = (*_QUARTER, *((-y, x) for x, y in _QUARTER), *((-x, -y) for x, y in _QUARTER),
                              *((y, -x) for x, y in _QUARTER))
+
+OCTAGON = CIRCLE[::2]  # for circles of a few pixels
 
 CAR_COLOURS = ((200, 30, 35), (30, 70, 170), (235, 235, 238), (40, 42, 48), (150, 155, 160), (95, 100, 108),
                (20, 110, 70), (225, 150, 30), (120, 30, 45), (70, 140, 200), (190, 175, 140))
@@ -84,7 +87,6 @@ class Dice:
 class Camera:
     """Pinhole camera over a road that bends as k z²; all pixels are of the output image."""
 
-    size_hw: tuple[int, int]
     focal: float  # pixels
     horizon: float  # row of the vanishing line
     vanishing: float  # column of the vanishing point of a straight road
@@ -121,11 +123,6 @@ class Pen:
         self.x, self.z = x, z
         self.scale = camera.focal / z
         self.foot_x, self.foot_y = camera.project(x, 0.0, z)
-        self.set_depth(z)
-
-    def set_depth(self, z: float) -> None:
-        """Takes light and haze from depth `z` on."""
-        air = self.air
         t = z / (z + air.reach)
         beam = air.beam * 12.0 / (12.0 + z)
         self._gain = [(light + beam) * (1.0 - t) for light in air.light]
@@ -133,7 +130,9 @@ class Pen:
 
     def ink(self, colour: Colour, shade: float = 1.0) -> tuple[int, int, int, int]:
         """The canvas value of `colour` scaled by `shade`, seen through the air."""
-        r, g, b = (int(c * shade * k + o) for c, k, o in zip(colour, self._gain, self._offset, strict=True))
+        (r, g, b), gain, offset = colour, self._gain, self._offset
+        r, g, b = (int(r * shade * gain[0] + offset[0]), int(g * shade * gain[1] + offset[1]),
+                   int(b * shade * gain[2] + offset[2]))
         return (r if r < 255 else 255, g if g < 255 else 255, b if b < 255 else 255, self.code)
 
     def lamp(self, colour: Colour) -> tuple[int, int, int, int]:
@@ -142,8 +141,9 @@ class Pen:
 
     def pixel_polygon(self, points: Sequence[Point], value: tuple[int, int, int, int]) -> None:
         """Fills a convex polygon given in pixels."""
-        corners = np.array([(int(x * 16), int(y * 16)) for x, y in points], np.int32)
-        self._fill(self.pixels, corners, value, 8, 4)
+        # array("i") takes a quarter of the time of np.array(list of pairs)
+        flat = array("i", [int(v * 16) for point in points for v in point])
+        self._fill(self.pixels, np.frombuffer(flat, np.int32).reshape(-1, 2), value, 8, 4)
 
     def solid(self, points: Sequence[tuple[float, float, float]], value: tuple[int, int, int, int]) -> None:
         """Fills the convex polygon through road points (x, y, z)."""
@@ -152,8 +152,9 @@ class Pen:
 
     def flat(self, points: Sequence[Point], value: tuple[int, int, int, int]) -> None:
         """Fills a convex polygon of an upright figure: metres right of and above its foot point."""
-        s, x0, y0 = self.scale, self.foot_x, self.foot_y
-        self.pixel_polygon([(x0 + s * x, y0 - s * y) for x, y in points], value)
+        s, x0, y0 = self.scale * 16, self.foot_x * 16, self.foot_y * 16
+        flat = array("i", [v for x, y in points for v in (int(x0 + s * x), int(y0 - s * y))])
+        self._fill(self.pixels, np.frombuffer(flat, np.int32).reshape(-1, 2), value, 8, 4)
 
     def box(self, x1: float, y1: float, x2: float, y2: float, value: tuple[int, int, int, int]) -> None:
         """Fills an upright rectangle in figure metres."""
@@ -161,7 +162,8 @@ class Pen:
 
     def oval(self, x: float, y: float, rx: float, ry: float, value: tuple[int, int, int, int]) -> None:
         """Fills an ellipse in figure metres."""
-        self.flat([(x + rx * u, y + ry * v) for u, v in CIRCLE], value)
+        points = CIRCLE if self.scale * (rx + ry) > 8 else OCTAGON
+        self.flat([(x + rx * u, y + ry * v) for u, v in points], value)
 
     def limb(self, a: Point, b: Point, width: float, value: tuple[int, int, int, int]) -> None:
         """Fills a bar from `a` to `b` whose ends are level (`width` metres across)."""
@@ -173,10 +175,8 @@ class Pen:
 
     def many(self, polygons: np.ndarray, value: tuple[int, int, int, int]) -> None:
         """Fills (P, K, 2) polygons, in pixels, that do not overlap."""
-        self._fill_many(self.pixels, list(np.ascontiguousarray((polygons * 16).astype(np.int32))), value, 8, 4)
-
-
-Flank = Callable[[float, float], Point]  # (metres from the near end, height) -> pixel
+        corners = np.ascontiguousarray((polygons * 16).astype(np.int32))
+        self._fill_many(self.pixels, list(corners), value, 8, 4)
 
 
 class Vehicle:
@@ -215,11 +215,11 @@ class Vehicle:
     def wheels(self, places: Sequence[float], radius: float) -> None:
         """Draws tyres and hubs on the flank, and the tyres seen under the near end."""
         pen = self.pen
-        tyre, hub = pen.ink(RUBBER), pen.ink((150, 150, 155))
+        tyre, hub, r = pen.ink(RUBBER), pen.ink((150, 150, 155)), radius * 0.5
+        points = CIRCLE if pen.scale * radius > 5 else OCTAGON
         for v in places:
-            self.panel([(v + radius * a, radius + radius * b) for a, b in CIRCLE], tyre)
-            r = radius * 0.5
-            self.panel([(v + r * a, radius + r * b) for a, b in CIRCLE], hub)
+            self.panel([(v + radius * a, radius + radius * b) for a, b in points], tyre)
+            self.panel([(v + r * a, radius + r * b) for a, b in OCTAGON], hub)
         if not self.across:
             outer, inner = self.half * 0.94, self.half * 0.66
             pen.box(-outer, 0, -inner, 0.5, tyre)
@@ -247,8 +247,8 @@ class Vehicle:
         self.face(inner, 0.95, low, high, value)
 
 
-def draw_car(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -> tuple[float, float]:
-    """Draws a saloon, hatchback, estate or off-roader; returns (length, height) in metres.
+def draw_car(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -> None:
+    """Draws a saloon, hatchback, estate or off-roader.
 
     `front`: the near end is the front (along); `across`, `flip`: see Vehicle.
     """
@@ -281,7 +281,7 @@ def draw_car(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -> 
         car.band(abs(tail - 0.22), tail, 0.66, 0.84, pen.ink((205, 25, 25)))
     car.wheels((0.8, length - 0.85), 0.34)
     if across:
-        return length, height
+        return
     car.deck(((0.86, height, roof_r), (0.84, height, roof_f)), pale)
     car.deck(((0.98, belt, rear), (0.84, height, roof_r)), body)
     car.deck(((0.88, belt + 0.05, rear), (0.76, height - 0.08, roof_r)), glass)
@@ -292,11 +292,10 @@ def draw_car(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -> 
         car.face(-0.5, 0.5, 0.5, 0.68, trim)
     car.face(-0.26, 0.26, 0.46, 0.58, pen.ink((235, 232, 215)))
     car.lights(front, belt * 0.64, belt * 0.86)
-    return length, height
 
 
-def draw_truck(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -> tuple[float, float]:
-    """Draws a lorry: a coloured cab before a higher box body; returns (length, height) in metres."""
+def draw_truck(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -> None:
+    """Draws a lorry: a coloured cab before a higher box body."""
     cargo, cab = dice.pick(TRUCK_COLOURS), dice.pick(CAR_COLOURS)
     length, height, cab_length = dice.between(6.0, 8.5), dice.between(3.0, 3.6), dice.between(1.7, 2.1)
     roof = height * dice.between(0.72, 0.82)
@@ -316,7 +315,7 @@ def draw_truck(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -
     if dice.chance(0.5):  # a stripe in the firm's colour
         truck.band(box_1, box_2, height * 0.5, height * 0.62, pen.ink(cab, side))
     if across:
-        return length, height
+        return
     if front:
         truck.deck(((1, 0.95, box_1), (1, height, box_1)), pen.ink(cargo, 0.92))
         truck.face(-0.98, 0.98, 0.45, roof, pen.ink(cab))
@@ -332,11 +331,10 @@ def draw_truck(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -
         truck.face(0.12, 0.2, 1.1, height - 0.3, trim)
         truck.face(-1, 1, 0.5, 0.92, trim)
         truck.lights(False, 0.62, 0.86, 0.72)
-    return length, height
 
 
-def draw_bus(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -> tuple[float, float]:
-    """Draws a city bus: one long body with a row of windows; returns (length, height) in metres."""
+def draw_bus(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -> None:
+    """Draws a city bus: one long body with a row of windows."""
     paint = dice.pick(BUS_COLOURS)
     stripe = dice.pick(((240, 240, 235), (50, 50, 60), (250, 220, 60)))
     length, height = dice.between(8.0, 11.0), dice.between(2.95, 3.2)
@@ -354,7 +352,7 @@ def draw_bus(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -> 
                  glass)
     bus.wheels((1.9, length - 2.2), 0.48)
     if across:
-        return length, height
+        return
     bus.face(-1, 1, 0.32, height, pen.ink(paint))
     bus.face(-1, 1, 0.32, 0.5, pen.ink((40, 40, 44)))
     bus.face(-1, 1, 0.55, 0.85, pen.ink(stripe))
@@ -369,7 +367,6 @@ def draw_bus(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -> 
         bus.face(-0.55, 0.55, 0.95, height * 0.45, pen.ink(paint, 0.7))
         bus.face(0.3, 0.75, height * 0.88, height * 0.96, sign)
     bus.lights(front, 0.62, 0.88, 0.7)
-    return length, height
 
 
 def _draw_rider(pen: Pen, dice: Dice, hip: Point, shoulder: Point, *, helmet: bool) -> None:
@@ -382,8 +379,8 @@ def _draw_rider(pen: Pen, dice: Dice, hip: Point, shoulder: Point, *, helmet: bo
     pen.flat([(head[0] + 0.155 * u, head[1] + 0.05 + 0.155 * v) for u, v in CIRCLE[:9]], pen.ink(top))
 
 
-def draw_pedestrian(pen: Pen, dice: Dice) -> tuple[float, float]:
-    """Draws someone walking or standing; returns (width, height) in metres."""
+def draw_pedestrian(pen: Pen, dice: Dice) -> None:
+    """Draws someone walking or standing."""
     size = dice.between(0.9, 1.08)
     pen.scale *= size
     stride, lean = dice.between(-0.3, 0.3), dice.between(-0.04, 0.04)
@@ -401,11 +398,10 @@ def draw_pedestrian(pen: Pen, dice: Dice) -> tuple[float, float]:
     pen.limb((0.28 + swing * 0.5, 0.85), (0.23 + lean, 1.42), 0.13, sleeve)
     if dice.chance(0.25):  # bag
         pen.box(0.22, 0.55, 0.5, 0.9, pen.ink(dice.pick(CLOTHES), 0.8))
-    return 1.0 * size, 1.85 * size
 
 
-def draw_cyclist(pen: Pen, dice: Dice, *, across: bool, flip: bool) -> tuple[float, float]:
-    """Draws a rider on a bicycle, from the side or end on; returns (width, height) in metres."""
+def draw_cyclist(pen: Pen, dice: Dice, *, across: bool, flip: bool) -> None:
+    """Draws a rider on a bicycle, from the side or end on."""
     tyre, rim = pen.ink(RUBBER), pen.ink((120, 122, 126))
     frame, legs = pen.ink(dice.pick(CAR_COLOURS)), pen.ink(dice.pick(CLOTHES), 0.8)
     if not across:
@@ -416,7 +412,7 @@ def draw_cyclist(pen: Pen, dice: Dice, *, across: bool, flip: bool) -> tuple[flo
         _draw_rider(pen, dice, (0.0, 0.88), (0.0, 1.45), helmet=True)
         pen.limb((-0.32, 1.02), (-0.22, 1.42), 0.13, legs)
         pen.limb((0.32, 1.02), (0.22, 1.42), 0.13, legs)
-        return 0.9, 1.85
+        return
     m = -1.0 if flip else 1.0
     for x in (-0.55, 0.55):
         pen.oval(x, 0.36, 0.36, 0.36, tyre)
@@ -430,7 +426,6 @@ def draw_cyclist(pen: Pen, dice: Dice, *, across: bool, flip: bool) -> tuple[flo
     pen.limb((0.05 * m, 0.58), (-0.18 * m, 0.95), 0.19, legs)
     _draw_rider(pen, dice, (-0.18 * m, 0.88), (0.12 * m, 1.42), helmet=True)
     pen.limb((0.14 * m, 1.32), (0.45 * m, 1.03), 0.12, pen.ink(dice.pick(SKINS)))
-    return 1.9, 1.85
 
 
 def draw_pole(pen: Pen, height: float, width: float, arm: float = 0.0) -> None:
@@ -450,8 +445,8 @@ def draw_traffic_light(pen: Pen, dice: Dice, x: float, y: float) -> None:
         pen.oval(x, y + 1.1 - 0.42 * i, 0.18, 0.18, value)
 
 
-def draw_traffic_sign(pen: Pen, dice: Dice, y: float) -> float:
-    """Draws a sign plate whose middle is at height `y`; returns its half size in metres."""
+def draw_traffic_sign(pen: Pen, dice: Dice, y: float) -> None:
+    """Draws a sign plate whose middle is at height `y`."""
     half = dice.between(0.44, 0.54)
     red, white, blue = pen.ink((205, 25, 30)), pen.ink((242, 242, 240)), pen.ink((25, 75, 175))
     black, yellow = pen.ink((30, 30, 32)), pen.ink((250, 205, 30))
@@ -481,7 +476,6 @@ def draw_traffic_sign(pen: Pen, dice: Dice, y: float) -> float:
     else:  # crossing or parking
         pen.box(-half, y - half, half, y + half, blue)
         pen.flat(((-half * 0.6, y - half * 0.6), (half * 0.6, y - half * 0.6), (0, y + half * 0.65)), white)
-    return half * 1.1
 
 
 def draw_tree(pen: Pen, dice: Dice, height: float) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from kerasvision.data import street_objects as draw
 from kerasvision.data.samples import IGNORE, Dataset, Sample
 from kerasvision.data.street_objects import Air, Camera, Dice, Pen
+from kerasvision.data.street_weather import BLOCK, photograph
 
 CLASSES = ("car", "truck", "bus", "pedestrian", "cyclist", "traffic light", "traffic sign")
 """Box classes; a label is an index into them."""
@@ -51,10 +52,13 @@ class _Mood:
     traffic: float  # chance that a slot of a lane is taken
     crowd: float  # factor on the numbers of people and signals
     parked: float  # chance that a parking slot is taken
+    hidden: float  # an object is not placed where more than this of it, or of another, would be hidden
 
 
-_EASY = _Mood(vehicles_to=36, people_to=19, signals_to=19, gap=7.0, traffic=0.5, crowd=1.0, parked=0.35)
-_HARD = _Mood(vehicles_to=70, people_to=42, signals_to=38, gap=2.5, traffic=0.6, crowd=2.2, parked=0.6)
+_EASY = _Mood(vehicles_to=36, people_to=19, signals_to=19, gap=7.0, traffic=0.55, crowd=1.3,
+              parked=0.4, hidden=0.45)
+_HARD = _Mood(vehicles_to=70, people_to=42, signals_to=38, gap=2.5, traffic=0.6, crowd=2.2,
+              parked=0.6, hidden=0.95)
 
 
 @dataclass
@@ -131,12 +135,12 @@ class Streets(Dataset):
         scene = _Scene(Dice(entropy), self.size_hw, hard=self.hard)
         scene.compose()
         boxes, labels, mask, instances = scene.annotate()
-        return Sample(name=self.sample_name(index), image=scene.photograph(), boxes=boxes, labels=labels,
+        return Sample(name=self.sample_name(index), image=scene.picture(), boxes=boxes, labels=labels,
                       ignored=np.zeros(len(labels), bool), mask=mask, instances=instances)
 
 
 class _Scene:
-    """One scene: `compose` paints the canvas, `annotate` reads it, `photograph` adds the weather."""
+    """One scene: `compose` paints the canvas, `annotate` reads it, `picture` adds weather."""
 
     def __init__(self, dice: Dice, size_hw: tuple[int, int], *, hard: bool):
         self.dice, self.size_hw, self.hard = dice, size_hw, hard
@@ -149,6 +153,7 @@ class _Scene:
         self.pixels = np.zeros((*size_hw, 4), np.uint8)
         self.things: list[tuple[float, int, Callable[[], None]]] = []  # (depth, tie-break, painter)
         self.painted: list[_Painted] = []
+        self.taken: list[tuple[float, float, float, float, float]] = []  # depth and extent of objects
 
     # -- Plan ----------------------------------------------------------------------------------------
 
@@ -167,7 +172,7 @@ class _Scene:
         self.junction = dice.between(15, 26) if dice.chance(0.5) else None
         unit = min(height, width / 1.5)
         self.camera = Camera(
-            size_hw=self.size_hw, focal=unit * dice.between(0.95, 1.15),
+            focal=unit * dice.between(0.95, 1.15),
             horizon=height * dice.between(0.36, 0.47),
             vanishing=width * dice.between(0.36, 0.64), height=dice.between(1.5, 1.9),
             x=_LANE * (dice.whole(0, self.lanes_own - 1) + 0.5) + dice.between(-0.5, 0.5),
@@ -177,7 +182,7 @@ class _Scene:
         """Chooses sky, light and haze."""
         dice = self.dice
         if self.night:
-            level = dice.between(0.16, 0.34)
+            level = dice.between(0.2, 0.4)
             self.sky = ((10, 12, 28), (38, 36, 52))
             self.air = Air((level * 0.9, level * 0.95, level * 1.2), (30, 30, 44), dice.between(120, 300),
                            night=True, beam=dice.between(0.25, 0.6))
@@ -219,7 +224,7 @@ class _Scene:
         self._strip(outer_r, outer_r + 60, self.near, 300, self._ground(1))
         self._strip(outer_l, self.left, self.near, 300, "pave")
         self._strip(self.right, outer_r, self.near, 300, "pave")
-        for z in range(4, 30, 2):  # joints between paving slabs
+        for z in range(4, 23, 2):  # joints between paving slabs
             self._strip(outer_l, self.left, z, z + 0.12, "slab")
             self._strip(self.right, outer_r, z, z + 0.12, "slab")
         self._strip(self.left - 0.25, self.left, self.near, 60, "kerb")
@@ -320,11 +325,15 @@ class _Scene:
         table[:horizon, _CODES["sky"], :3] = top + (low - top) * up
         table[horizon:, _CODES["sky"], :3] = self.sky[1]
         table[..., 3] = np.arange(32)
-        index = self.codes + (np.arange(height, dtype=np.int32) * 32)[:, None]
-        self.pixels = np.take(table.view(np.uint32).ravel(), index).view(np.uint8).reshape(*self.size_hw, 4)
+        words, values = np.empty(self.size_hw, np.uint32), table.view(np.uint32).ravel()
+        for row in range(0, height, BLOCK):  # blocks stay in the cache
+            block = self.codes[row:row + BLOCK]
+            index = block + (np.arange(row, row + len(block)) * 32)[:, None]
+            np.take(values, index, out=words[row:row + BLOCK], mode="clip")
+        self.pixels = words.view(np.uint8).reshape(*self.size_hw, 4)
         coarse = cv2.resize(dice.noise((44, 66)) >> 3, self.size_hw[::-1],
                             interpolation=cv2.INTER_LINEAR_EXACT)
-        coarse[:horizon] >>= 2
+        np.right_shift(coarse[:horizon], 2, out=coarse[:horizon])
         cv2.add(self.pixels, cv2.merge([coarse, coarse, coarse, np.zeros_like(coarse)]), dst=self.pixels)
 
     def _pen(self, x: float, z: float, code: str | int) -> Pen:
@@ -441,25 +450,39 @@ class _Scene:
         def paint(pen: Pen) -> None:
             painter(pen, dice, front=front, across=across, flip=flip)
 
-        self._object(kind, x, z, half, 3.7 if kind else 1.95, back, paint, shadow="road")
-        return 2.5 if across else length
+        placed = self._object(kind, x, z, half, (1.85, 3.6, 3.2)[kind], back, paint, shadow="road")
+        return 0.0 if across or not placed else length
 
     def _object(self, label: int, x: float, z: float, half: float, top: float, back: float,
-                paint: Callable[[Pen], None], *, low: float = 0.0, shadow: str | None = None) -> None:
-        """Places a labelled object inside x ± half, low ... top, z ... z + back metres."""
-        self._add(z, lambda: self._paint_object(label, x, z, (half, low, top, back), paint, shadow))
+                paint: Callable[[Pen], object], *, low: float = 0.0, shadow: str | None = None) -> bool:
+        """Places a labelled object inside x ± half, low ... top, z ... z + back metres; False if hidden."""
+        extent = x1, y1, x2, y2 = self._extent(x, z, half, low, top, back)
+        for other_z, a1, b1, a2, b2 in self.taken:
+            wide, tall = min(x2, a2) - max(x1, a1), min(y2, b2) - max(y1, b1)
+            if wide > 0 and tall > 0:
+                behind = (a2 - a1) * (b2 - b1) if other_z > z else (x2 - x1) * (y2 - y1)
+                if wide * tall > self.mood.hidden * behind:
+                    return False
+        self.taken.append((z, *extent))
+        self._add(z, lambda: self._paint_object(label, x, z, half, back, extent, paint, shadow))
+        return True
 
-    def _paint_object(self, label: int, x: float, z: float, bounds: tuple[float, float, float, float],
-                      paint: Callable[[Pen], None], shadow: str | None) -> None:
+    def _extent(self, x: float, z: float, half: float, low: float, top: float,
+                back: float) -> tuple[float, float, float, float]:
+        """Pixel extent (x1, y1, x2, y2) of a box of road metres."""
+        corners = [self.camera.project(x + dx, y, z + dz) for dx in (-half, half) for y in (low, top)
+                   for dz in ((0.0, back) if back else (0.0,))]
+        columns, rows = [c[0] for c in corners], [c[1] for c in corners]
+        return min(columns), min(rows), max(columns), max(rows)
+
+    def _paint_object(self, label: int, x: float, z: float, half: float, back: float,
+                      extent: tuple[float, float, float, float], paint: Callable[[Pen], object],
+                      shadow: str | None) -> None:
         """Paints an object with a code of its own and notes its extent."""
         if len(self.painted) >= _MAX_OBJECTS:
             return
-        half, low, top, back = bounds
         camera, (height, width) = self.camera, self.size_hw
-        corners = [camera.project(x + dx, y, z + dz) for dx in (-half, half) for y in (low, top)
-                   for dz in ((0.0, back) if back else (0.0,))]
-        x1, x2 = min(c[0] for c in corners), max(c[0] for c in corners)
-        y1, y2 = min(c[1] for c in corners), max(c[1] for c in corners)
+        x1, y1, x2, y2 = extent
         # Out of sight: an empty window. It is painted all the same, so that every size draws the same dice.
         col_1, row_1 = min(max(int(x1) - 4, 0), width), min(max(int(y1) - 4, 0), height)
         col_2, row_2 = max(min(int(x2) + 5, width), col_1), max(min(int(y2) + 5, height), row_1)
@@ -492,16 +515,16 @@ class _Scene:
                 x = self.right + dice.between(0.5, 2.0) if side else self.left - dice.between(0.5, 2.0)
                 ground = "pave"
             for i in range(2 if dice.chance(0.15) else 1):
-                self._object(3, x + 0.75 * i, z + 0.1 * i, 0.75, 2.15, 0.0,
+                self._object(3, x + 0.75 * i, z + 0.1 * i, 0.5, 2.0, 0.0,
                              lambda pen: draw.draw_pedestrian(pen, dice), shadow=ground)
-        for _ in range(int(dice.between(0.3, 2.4) * self.mood.crowd)):
+        for _ in range(int(dice.between(0.5, 2.8) * self.mood.crowd)):
             z, across, flip = dice.between(6, far), dice.chance(0.55), dice.chance(0.5)
             if across:
                 x = dice.between(self.left - 1, self.right + 1)
             else:
                 x = dice.pick((self.left + 0.7, self.right - 0.7, self.right - self.parking[1] - 0.9))
-            self._object(4, x, z, 1.0 if across else 0.55, 2.15, 0.0, lambda pen, a=across, f=flip:
-                         draw.draw_cyclist(pen, dice, across=a, flip=f) and None, shadow="road")
+            self._object(4, x, z, 1.0 if across else 0.5, 1.9, 0.0, lambda pen, a=across, f=flip:
+                         draw.draw_cyclist(pen, dice, across=a, flip=f), shadow="road")
 
     def _place_signals(self) -> None:
         """Places traffic lights (on posts, sometimes on an arm over the road) and traffic signs."""
@@ -514,17 +537,17 @@ class _Scene:
             x, arm = (self.right + 0.5, -dice.between(2.0, 4.0)) if right else (self.left - 0.5, 0.0)
             arm = arm if dice.chance(0.4) else 0.0
             y = dice.between(3.6, 4.4) if arm else dice.between(2.3, 2.9)
-            self._post(x, z, y + 1.3 if arm else y + 0.2, arm)
-            self._object(5, x + arm, z - 0.02, 0.45, y + 1.5, 0.0, lambda pen, y=y:
-                         draw.draw_traffic_light(pen, dice, 0.0, y), low=y - 0.2)
+            if self._object(5, x + arm, z - 0.02, 0.3, y + 1.4, 0.0, lambda pen, y=y:
+                            draw.draw_traffic_light(pen, dice, 0.0, y), low=y):
+                self._post(x, z, y + 1.3 if arm else y + 0.2, arm)
             z = dice.between(9, far)
         for _ in range(int(dice.between(0.5, 2.6) * self.mood.crowd)):
             z, y = dice.between(6.5, far), dice.between(2.1, 2.7)
             off = dice.between(0.5, 1.5)
             x = self.right + off if dice.chance(0.65) else self.left - off
-            self._post(x, z, y, 0.0)
-            self._object(6, x, z - 0.02, 0.75, y + 0.7, 0.0, lambda pen, y=y:
-                         draw.draw_traffic_sign(pen, dice, y) and None, low=y - 0.7)
+            if self._object(6, x, z - 0.02, 0.6, y + 0.55, 0.0, lambda pen, y=y:
+                            draw.draw_traffic_sign(pen, dice, y), low=y - 0.55):
+                self._post(x, z, y)
 
     # -- Reading the canvas --------------------------------------------------------------------------
 
@@ -555,71 +578,6 @@ class _Scene:
         return (np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int32),
                 cv2.LUT(codes, mask_of), cv2.LUT(codes, instance_of).astype(np.int32))
 
-    # -- Weather and camera --------------------------------------------------------------------------
-
-    def photograph(self) -> np.ndarray:
-        """The canvas as a camera would give it: (H, W, 3) uint8. Integer arithmetic throughout."""
-        import cv2
-
-        dice, size = self.dice, self.size_hw
-        picture = _soften(self.pixels)
-        if self.hard:
-            if self.rain:
-                picture = self._rain(picture)
-            for _ in range(dice.whole(0, 2)):  # out of focus
-                picture = _soften(picture)
-            if dice.chance(0.4):
-                picture = _smear(picture, dice.pick((1, 2, 2)))
-        image = cv2.cvtColor(picture, cv2.COLOR_RGBA2RGB)
-        shift = dice.pick((3, 4)) if self.hard else 5  # amplitude of the noise: 256 >> shift
-        contrast = dice.between(0.55, 0.95) if self.hard else dice.between(0.9, 1.08)
-        grain = dice.noise(size) >> shift
-        cv2.add(image, cv2.merge([grain, grain, grain]), dst=image)
-        middle = 60.0 if self.night else 118.0
-        offset = (256 >> shift) / 2 + 1.5
-        lut = [int(max(0.0, min(255.0, middle + (v - offset - middle) * contrast))) for v in range(256)]
-        return cv2.LUT(image, np.array(lut, np.uint8))
-
-    def _rain(self, picture: np.ndarray) -> np.ndarray:
-        """Adds slanted bright streaks."""
-        import cv2
-
-        dice, (height, width) = self.dice, self.size_hw
-        slant, light = dice.between(-0.3, 0.3), dice.whole(24, 60)
-        streaks = np.zeros(self.size_hw, np.uint8)
-        for _ in range(dice.whole(60, 220)):
-            x, y = int(dice.unit() * width), int(dice.unit() * height)
-            length = int(dice.between(0.03, 0.1) * height)
-            cv2.line(streaks, (x, y), (x + int(slant * length), y + length), light)
-        return cv2.add(picture, cv2.merge([streaks, streaks, streaks, np.zeros_like(streaks)]))
-
-
-def _soften(picture: np.ndarray) -> np.ndarray:
-    """Blurs with [1 2 1]² / 16, rounded down; edges repeat. (H, W, 4) uint8 to the same.
-
-    Two channels at a time in one uint32, 16 bits each: exact, and faster than four planes.
-    """
-    import cv2
-
-    padded = cv2.copyMakeBorder(picture, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    words = padded.view(np.uint32)[..., 0]
-    lanes = np.uint32(0x00FF00FF)
-    out = np.zeros(picture.shape[:2], np.uint32)
-    for shift in (0, 8):
-        part = (words >> np.uint32(shift)) & lanes
-        part = part[:, :-1] + part[:, 1:]
-        part = part[:, :-1] + part[:, 1:]
-        part = part[:-1] + part[1:]
-        part = part[:-1] + part[1:]
-        out |= ((part >> np.uint32(4)) & lanes) << np.uint32(shift)
-    return out.view(np.uint8).reshape(picture.shape)
-
-
-def _smear(picture: np.ndarray, passes: int) -> np.ndarray:
-    """Motion blur along rows over 2 ** passes pixels. (H, W, 4) uint8 to the same; edges repeat."""
-    for step in range(passes):
-        moved = np.roll(picture, 1 << step, axis=1)
-        moved[:, : 1 << step] = picture[:, :1]
-        # (a & b) + ((a ^ b) >> 1) is the mean of two bytes without overflow
-        picture = (picture & moved) + ((picture ^ moved) >> 1)
-    return picture
+    def picture(self) -> np.ndarray:
+        """The finished (H, W, 3) uint8 RGB image."""
+        return photograph(self.pixels, self.dice, hard=self.hard, night=self.night, rain=self.rain)
