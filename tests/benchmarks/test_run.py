@@ -1,0 +1,120 @@
+import json
+import re
+
+import pytest
+
+import benchmarks.run
+from benchmarks import environment, report
+from benchmarks.run import benchmark
+from kerasvision.models import complexity
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """Oracles are no Keras models: their task is that of the oracle, their size is made up."""
+    monkeypatch.setattr(benchmarks.run, "task_of", lambda model: model.task)
+    monkeypatch.setattr(complexity, "count_parameters", lambda model: 1_500_000)
+    monkeypatch.setattr(complexity, "count_macs", lambda model, size_hw: 2_000_000_000)
+
+
+@pytest.fixture
+def models(tiny_set, oracle):
+    boxes = oracle(tiny_set, "detection", ("car", "dog"))
+    masks = oracle(tiny_set, "segmentation", ("background", "car", "bus"))
+    for predictor in (boxes, masks):
+        predictor.model.task = predictor.task
+    return [("boxes.<b>", boxes), ("masks", masks)]
+
+
+def test_benchmark_document_holds_what_was_measured(fast, models, tiny_set):
+    steps = []
+    results = benchmark(
+        models, tiny_set, batch_sizes=(1, 2), min_batches=5, progress=lambda *step: steps.append(step)
+    )
+    document = json.loads(json.dumps(results.document, allow_nan=False))
+    assert document["schema"] == 1
+    assert document["data"] == {
+        "name": "tiny",
+        "split": "test",
+        "images": 6,
+        "smallest_hw": [48, 64],
+        "largest_hw": [48, 64],
+    }
+    boxes, masks = document["models"]
+    assert boxes["task"] == "detection" and masks["task"] == "segmentation"
+    assert boxes["accuracy"]["metrics"]["AP"] == pytest.approx(0.5)
+    assert boxes["accuracy"]["missing_classes"] == ["bus"] and boxes["accuracy"]["extra_classes"] == ["dog"]
+    assert [times["batch_size"] for times in boxes["timing"]] == [1, 2]
+    assert boxes["timing"][0]["stages"]["end_to_end"]["samples"] == 6
+    assert boxes["timing"][1]["stages"]["end_to_end"]["samples"] == 5
+    assert boxes["timing"][0]["stages"]["end_to_end"]["p99"] is None
+    assert boxes["macs_hw"] == [48, 64] and boxes["memory"]["peak_bytes"] > 10**7
+    assert any("does not know bus" in note for note in document["notes"])
+    assert any("6 images were no files" in note for note in document["notes"])
+    assert steps[0] == ("boxes.<b>", "accuracy", 2, 6)
+    assert ("masks", "time, batch 2", 5, 5) in steps
+
+
+def test_benchmark_report_is_one_page_that_loads_nothing(fast, models, tiny_set, tmp_path):
+    path = benchmark(models, tiny_set, batch_sizes=(1,), min_batches=5, pictures=2).write(tmp_path / "new")
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["report.html", "results.json"]
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)=["'](?!data:)""", text)
+    assert not re.search(r"@import|url\(|https?://", text)
+    assert "boxes.&lt;b&gt;" in text and "boxes.<b>" not in text
+    assert "n&lt;20" in text and "n&lt;100" in text
+    # Ground truth and prediction of 2 images for each of 2 tasks.
+    assert text.count("data:image/jpeg;base64,") == 8
+    assert text.count('<figure class="plot"') == 2
+
+
+def test_benchmark_by_name_loads_each_model_once(fast, models, tiny_set):
+    loaded = []
+
+    def load(name):
+        loaded.append(name)
+        return dict(models)["masks"]
+
+    results = benchmark(["a", "b"], tiny_set, batch_sizes=(1,), min_batches=5, pictures=0, load=load)
+    assert loaded == ["a", "b"]
+    assert results.pictures == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": []}, "`models` is empty"),
+        ({"models": ["a", "a"]}, "names a model twice"),
+        ({"models": ["a"], "batch_sizes": (0,)}, r"`batch_sizes` \[0\]"),
+        ({"models": ["a"], "limit": 0}, "`limit` 0 must be 1 or more"),
+    ],
+)
+def test_benchmark_wrong_arguments_are_named(tiny_set, options, message):
+    with pytest.raises(ValueError, match=message):
+        benchmark(data=tiny_set, **options)
+
+
+def test_task_of_something_else_is_refused():
+    with pytest.raises(ValueError, match="`model` is a dict; expected a kerasvision Detector or Segmenter"):
+        benchmarks.run.task_of({})
+
+
+def test_environment_describe_is_json_with_the_machine_and_versions():
+    described = json.loads(json.dumps(environment.describe()))
+    assert described["cores"] >= 1
+    assert described["backend"] in ("tensorflow", "jax", "torch")
+    assert {"python", "keras", "numpy", "kerasvision"} <= described["versions"].keys()
+
+
+def test_peak_memory_sees_memory_that_was_freed_again():
+    with environment.peak_memory() as memory:
+        block = bytearray(200_000_000)
+        block[::4096] = b"x" * len(block[::4096])
+        del block
+    assert memory["peak_bytes"] >= 200_000_000
+    assert "resident memory" in memory["method"]
+
+
+def test_page_of_a_model_with_no_timing_percentile_leaves_the_plot_out(fast, models, tiny_set):
+    document = benchmark(models[1:], tiny_set, batch_sizes=(1,), min_batches=1, limit=2, pictures=0).document
+    assert "<figure" not in report.page(document)
