@@ -140,17 +140,25 @@ def path_inside(root: Path, relative: str, file: str | os.PathLike, where: str) 
     return root / relative
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike, encoded: bytes | None = None) -> np.ndarray:
     """Decodes an image file to (H, W, 3) uint8 RGB, as stored: EXIF orientation is not applied.
+
+    Args:
+        path: the file, or, with `encoded`, only its name for messages.
+        encoded: the file's content, if it is in memory already.
 
     Raises:
         DataError: missing file, not an image, or truncated: naming the file.
     """
-    return _decode(path, lambda image: np.asarray(image.convert("RGB")))
+    return _decode(path, lambda image: np.asarray(image.convert("RGB")), encoded)
 
 
-def read_mask(path: str | os.PathLike) -> np.ndarray:
+def read_mask(path: str | os.PathLike, encoded: bytes | None = None) -> np.ndarray:
     """Decodes a mask file to (H, W) uint8 (indexed or grey: the raw values) or (H, W, 3) uint8 RGB.
+
+    Args:
+        path: the file, or, with `encoded`, only its name for messages.
+        encoded: the file's content, if it is in memory already.
 
     Raises:
         DataError: missing file, not an image, truncated, or with values above 255: naming the file.
@@ -170,14 +178,16 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
             return values.astype(np.uint8)
         return np.asarray(image.convert("RGB"))
 
-    return _decode(path, convert)
+    return _decode(path, convert, encoded)
 
 
-def _decode(path: str | os.PathLike, convert: Callable) -> np.ndarray:
+def _decode(path: str | os.PathLike, convert: Callable, encoded: bytes | None = None):
+    from io import BytesIO
+
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path if encoded is None else BytesIO(encoded)) as image:
             # PIL, unlike OpenCV, raises on a truncated file instead of returning a half-grey picture.
             return convert(image)
     except DataError:
@@ -191,13 +201,13 @@ def _decode(path: str | os.PathLike, convert: Callable) -> np.ndarray:
         raise DataError(Problem(os.fspath(path), "", f"image is corrupt or truncated ({error})")) from None
 
 
-def image_size(path: str | os.PathLike) -> tuple[int, int]:
+def image_size(path: str | os.PathLike, encoded: bytes | None = None) -> tuple[int, int]:
     """Returns (height, width) in pixels from an image's header, without decoding it.
 
     Raises:
         DataError: missing file or not an image.
     """
-    return _decode(path, lambda image: (image.height, image.width))
+    return _decode(path, lambda image: (image.height, image.width), encoded)
 
 
 def image_looks_whole(path: str | os.PathLike) -> str | None:

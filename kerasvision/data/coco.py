@@ -161,7 +161,9 @@ class Coco(Dataset):
         for number, entry in enumerate(entries):
             id_ = entry.get("id", f"at position {number}")
             if not isinstance(id_, (int, str)):
-                self._reporter.error(self.file, f"annotation at position {number}", f"id {id_!r} is no number")
+                self._reporter.error(
+                    self.file, f"annotation at position {number}", f"id {id_!r} is no number"
+                )
                 continue
             if id_ in seen:
                 self._reporter.error(self.file, f"annotation {id_}", "annotation id occurs twice")

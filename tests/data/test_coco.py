@@ -20,18 +20,33 @@ def content():
         "categories": [{"id": 90, "name": "toothbrush"}, {"id": 2, "name": "bicycle"}],
         "annotations": [
             {
-                **{"id": 1, "image_id": 7, "category_id": 90, "iscrowd": 0, "area": 6},
-                **{"bbox": [1, 1, 3, 2], "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]]},
+                "id": 1,
+                "image_id": 7,
+                "category_id": 90,
+                "iscrowd": 0,
+                "area": 6,
+                "bbox": [1, 1, 3, 2],
+                "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]],
             },
             {
-                **{"id": 2, "image_id": 7, "category_id": 2, "iscrowd": 1, "area": 10},
+                "id": 2,
+                "image_id": 7,
+                "category_id": 2,
+                "iscrowd": 1,
+                "area": 10,
                 # Columns 0 and 1 of 5 rows: ten pixels, then the other twenty.
-                **{"bbox": [0, 0, 2, 5], "segmentation": {"size": [5, 6], "counts": [0, 10, 20]}},
+                "bbox": [0, 0, 2, 5],
+                "segmentation": {"size": [5, 6], "counts": [0, 10, 20]},
             },
             {
-                **{"id": 3, "image_id": 7, "category_id": 2, "iscrowd": 0, "area": 1},
+                "id": 3,
+                "image_id": 7,
+                "category_id": 2,
+                "iscrowd": 0,
+                "area": 1,
                 # Pixel (row 2, column 3) is number 3·5 + 2 = 17 down the columns.
-                **{"bbox": [3, 2, 1, 1], "segmentation": {"size": [5, 6], "counts": [17, 1, 12]}},
+                "bbox": [3, 2, 1, 1],
+                "segmentation": {"size": [5, 6], "counts": [17, 1, 12]},
             },
         ],
     }
