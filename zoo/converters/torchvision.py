@@ -1,0 +1,116 @@
+"""The layouts of torchvision's checkpoints (https://github.com/pytorch/vision, `torchvision/models`)."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from zoo.converters.assign import Assignment, Converter, kernel_from_torch
+
+Pairs = Iterator[Assignment]
+
+# PyTorch's batch normalisation counts its batches; nothing here does.
+_BATCH_COUNTERS = r".*\.num_batches_tracked"
+
+
+def _convolution(name: str, block: Any, *, norm: str | None = None, head: bool = False) -> Pairs:
+    """Pair a `ConvolutionBlock` with a torch convolution called `name` and its norm called `norm`, if any."""
+    yield Assignment(f"{name}.weight", block.kernel, kernel_from_torch, head=head)
+    if block.bias is not None:
+        yield Assignment(f"{name}.bias", block.bias, head=head)
+    if norm is not None:
+        yield Assignment(f"{norm}.weight", block.normalization.gamma)
+        yield Assignment(f"{norm}.bias", block.normalization.beta)
+        yield Assignment(f"{norm}.running_mean", block.normalization.moving_mean)
+        yield Assignment(f"{norm}.running_var", block.normalization.moving_variance)
+
+
+def _resnet(backbone: Any, prefix: str = "") -> Pairs:
+    """Pair a `ResNet` with torchvision's `resnet*`, whose names begin with `prefix`."""
+    yield from _convolution(f"{prefix}conv1", backbone.get_layer("stem"), norm=f"{prefix}bn1")
+    pattern = re.compile(r"stage(\d)_block(\d+)_(?:conv(\d)|downsample)")
+    for layer in backbone.layers:
+        match = pattern.fullmatch(layer.name)
+        if match is None:
+            continue
+        stage, index, number = match.groups()
+        block = f"{prefix}layer{stage}.{index}"
+        if number is None:
+            yield from _convolution(f"{block}.downsample.0", layer, norm=f"{block}.downsample.1")
+        else:
+            yield from _convolution(f"{block}.conv{number}", layer, norm=f"{block}.bn{number}")
+
+
+def _pyramid(pyramid: Any, prefix: str) -> Pairs:
+    """Pair a `FeaturePyramid` with torchvision's `FeaturePyramidNetwork`."""
+    for level, (lateral, output) in enumerate(zip(pyramid.laterals, pyramid.outputs, strict=True)):
+        yield from _convolution(f"{prefix}inner_blocks.{level}.0", lateral)
+        yield from _convolution(f"{prefix}layer_blocks.{level}.0", output)
+    if hasattr(pyramid, "p6"):
+        yield from _convolution(f"{prefix}extra_blocks.p6", pyramid.p6)
+        yield from _convolution(f"{prefix}extra_blocks.p7", pyramid.p7)
+
+
+def _retinanet(model: Any) -> Pairs:
+    yield from _resnet(model.backbone, "backbone.body.")
+    yield from _pyramid(model.pyramid, "backbone.fpn.")
+    for prefix, head, output in (
+        ("head.classification_head", model.classification_head, "cls_logits"),
+        ("head.regression_head", model.box_head, "bbox_reg"),
+    ):
+        for index, hidden in enumerate(head.hidden):
+            yield from _convolution(f"{prefix}.conv.{index}.0", hidden)
+        of_classes = output == "cls_logits"
+        yield from _convolution(f"{prefix}.{output}", head.output_convolution, head=of_classes)
+
+
+def _retinanet_classes(tensors: Mapping[str, np.ndarray]) -> int | None:
+    """Divide the channels of the class outputs by the anchors of a cell."""
+    logits = tensors.get("head.classification_head.cls_logits.bias")
+    deltas = tensors.get("head.regression_head.bbox_reg.bias")
+    if logits is None or deltas is None or logits.size * 4 % max(deltas.size, 1):
+        return None
+    return logits.size * 4 // deltas.size
+
+
+def _modern_name(name: str) -> str:
+    """Return today's spelling of a name from files before torchvision 0.13.
+
+    Pyramid: ``inner_blocks.1.weight`` is ``inner_blocks.1.0.weight`` now. Heads: a convolution and its ReLU
+    were ``conv.{2i}`` and ``conv.{2i + 1}``; the convolution is ``conv.{i}.0`` now.
+    """
+    name = re.sub(r"(inner_blocks|layer_blocks)\.(\d+)\.(weight|bias)$", r"\1.\2.0.\3", name)
+    old_head = re.fullmatch(r"(head\.\w+_head\.conv)\.(\d+)\.(weight|bias)", name)
+    if old_head:
+        prefix, position, kind = old_head.groups()
+        name = f"{prefix}.{int(position) // 2}.0.{kind}"
+    return name
+
+
+def _is_retinanet(names: Collection[str]) -> bool:
+    return "head.classification_head.cls_logits.weight" in names
+
+
+def _is_resnet(names: Collection[str]) -> bool:
+    return "conv1.weight" in names and "layer1.0.conv1.weight" in names
+
+
+RETINANET = Converter(
+    layout="torchvision RetinaNet with a ResNet and a feature pyramid",
+    recognises=_is_retinanet,
+    assignments=_retinanet,
+    rename=_modern_name,
+    ignored=(_BATCH_COUNTERS,),
+    num_classes=_retinanet_classes,
+)
+
+# A classifier: its last layer, fc, has no place in a detector or segmenter.
+RESNET_BACKBONE = Converter(
+    layout="torchvision ResNet classifier",
+    part="backbone",
+    recognises=_is_resnet,
+    assignments=lambda model: _resnet(model.backbone),
+    scope=lambda model: model.backbone,
+    ignored=(_BATCH_COUNTERS, r"fc\.(weight|bias)"),
+)
