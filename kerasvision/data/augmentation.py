@@ -128,7 +128,7 @@ class Augmentation:
             mask, _ = _place_labels(sample.mask, mirrored, scaled_hw, (top, left), canvas_hw, IGNORE)
         if sample.instances is not None:
             instances, _ = _place_labels(sample.instances, mirrored, scaled_hw, (top, left), canvas_hw, 0)
-            renumbered = np.zeros(len(keep) + 1, np.int32)
+            renumbered = np.zeros(keep.size + 1, np.int32)
             renumbered[1:][keep] = np.arange(1, keep.sum() + 1)
             instances = renumbered[instances]
         return replace(

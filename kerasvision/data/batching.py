@@ -56,7 +56,9 @@ class Batches:
         if seed < 0:
             raise ValueError(f"`seed` {seed!r} must not be negative")
         if max_boxes is None:
-            max_boxes = getattr(dataset, "max_boxes", None) or DEFAULT_MAX_BOXES
+            max_boxes = int(getattr(dataset, "max_boxes", None) or DEFAULT_MAX_BOXES)
+        if max_boxes < 1:
+            raise ValueError(f"`max_boxes` {max_boxes!r} must be a positive integer")
         self.dataset = dataset
         self.task = task
         self.resize = resize
@@ -197,6 +199,7 @@ class Batches:
 
     def _stack_masks(self, samples: list[Sample], canvas_hw: tuple[int, int]) -> np.ndarray:
         masks = np.full((len(samples), *canvas_hw), IGNORE, np.int32)
-        for row, sample in enumerate(samples):
-            masks[row, : sample.mask.shape[0], : sample.mask.shape[1]] = sample.mask
+        for row, mask in enumerate(sample.mask for sample in samples):
+            assert mask is not None  # _prepare sees to it
+            masks[row, : mask.shape[0], : mask.shape[1]] = mask
         return masks

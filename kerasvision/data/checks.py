@@ -238,7 +238,7 @@ def check(dataset: Dataset, progress: Callable[[int, int], None] | None = None) 
         The problems, in order: those that the reader met (`dataset.problems`), then those of each sample.
         Empty for a flawless data set.
     """
-    problems = list(getattr(dataset, "problems", ()))
+    problems: list[Problem] = list(getattr(dataset, "problems", ()))
     seen: dict[str, int] = {}
     for index in range(len(dataset)):
         name = dataset.sample_name(index)

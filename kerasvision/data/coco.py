@@ -237,10 +237,11 @@ class Coco(Dataset):
                 f"category_id {category!r} is unknown; {close_matches(str(category), known)}",
             )
         box = entry.get("bbox")
-        numbers = isinstance(box, list) and all(
-            isinstance(value, (int, float)) and not isinstance(value, bool) for value in box
-        )
-        if not numbers or len(box) != 4:
+        if (
+            not isinstance(box, list)
+            or len(box) != 4
+            or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in box)
+        ):
             return self._reporter.error(
                 self.file, where, f"bbox {box!r} is not four numbers [x, y, width, height]"
             )

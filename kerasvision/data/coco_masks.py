@@ -96,5 +96,5 @@ def _fill_polygons(polygons: list, size_hw: tuple[int, int]) -> np.ndarray:
         return np.zeros(size_hw, bool)
     from faster_coco_eval.core import mask as coco_mask
 
-    codes = coco_mask.frPyObjects(polygons, height, width)
-    return coco_mask.decode(coco_mask.merge(codes)).astype(bool)
+    codes = coco_mask.frPyObjects(polygons, height, width)  # one for each polygon
+    return np.any(coco_mask.decode(codes), axis=-1)  # (H, W, polygons) -> (H, W)

@@ -26,6 +26,7 @@ class BatchSequence(keras.utils.PyDataset):
         super().__init__(workers=1)
         self.batches = batches
         self.threads = workers
+        self.failure: Exception | None = None
         self._next_epoch = 0
         self._keras_epoch: int | None = None
         self._served = 0
@@ -72,8 +73,13 @@ class BatchSequence(keras.utils.PyDataset):
         self._keras_epoch = None
 
     def _fetch(self, epoch: int, step: int):
-        if not self.threads:
-            return self.batches.batch(epoch, step)
+        try:
+            return self._fetch_ahead(epoch, step) if self.threads else self.batches.batch(epoch, step)
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def _fetch_ahead(self, epoch: int, step: int):
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="kerasvision-data")

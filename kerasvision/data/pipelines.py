@@ -39,7 +39,8 @@ def pipeline(
     - `batch_names(epoch, step)`: the names of the samples in a batch;
     - `set_epoch(epoch)`: the next iteration is that epoch (0-based). Iterating counts up by itself; a
       callback that calls this at the start of each epoch is exact even if somebody looked at a batch before;
-    - `batches`: the `Batches` behind it (`dataset`, `task`, `resize`, `batch_size`, `max_boxes` …).
+    - `batches`: the `Batches` behind it (`dataset`, `task`, `resize`, `batch_size`, `max_boxes` …);
+    - `failure`: the last error while reading, as it was before TensorFlow wrapped it; None without one.
 
     An epoch counts as soon as an iteration over it starts.
 
@@ -128,9 +129,17 @@ def _as_tf_dataset(batches: Batches, workers: int):
         epoch = tf.numpy_function(counter.start, [], tf.int64)
         return tf.data.Dataset.range(steps).map(lambda step: (epoch, step))
 
+    def read(epoch, step):
+        try:
+            return tf.nest.flatten(batches.batch(int(epoch), int(step), dtype=batches.image_dtype))
+        except Exception as error:
+            # TensorFlow turns it into an OpError of its own; callers that want the first one find it here.
+            dataset.failure = error
+            raise
+
     def make(epoch, step):
         arrays = tf.numpy_function(
-            lambda *key: tf.nest.flatten(batches.batch(*map(int, key), dtype=batches.image_dtype)),
+            read,
             [epoch, step],
             [spec.dtype for spec in flat_signature],
             stateful=False,
@@ -148,6 +157,7 @@ def _as_tf_dataset(batches: Batches, workers: int):
     # Batches are already put together in numpy; sharding them by file is never right here.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     dataset = dataset.with_options(options)
+    dataset.failure = None
     dataset.batches = batches
     dataset.batch_names = batches.names
     dataset.set_epoch = counter.set_epoch
@@ -163,7 +173,7 @@ def _tf_signature(batches: Batches):
         else None
     )
     height, width = batches.resize.size_hw or (None, None)
-    images = tf.TensorSpec((size, height, width, 3), batches.image_dtype)
+    images = tf.TensorSpec((size, height, width, 3), tf.as_dtype(np.dtype(batches.image_dtype).name))
     if batches.task == "segmentation":
         return images, tf.TensorSpec((size, height, width), tf.int32)
     inputs = {"images": images, "sizes_hw": tf.TensorSpec((size, 2), tf.int32)} if batches.padded else images

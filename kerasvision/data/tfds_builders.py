@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -184,9 +185,11 @@ class TfdsDataset(Dataset):
         import tensorflow_datasets as tfds
 
         # Encoded bytes instead of pixels: a tenth of the memory, and nothing is decoded before it is used.
-        decoders = {key: tfds.decode.SkipDecoding() for key in ("image_left", "image") if _has(builder, key)}
+        decoders: dict[str, Any] = {
+            key: tfds.decode.SkipDecoding() for key in ("image_left", "image") if _has(builder, key)
+        }
         self._image_key = next(iter(decoders))
-        features = {self._image_key: True}
+        features: dict[str, Any] = {self._image_key: True}
         for key in NAME_KEYS:
             if _has(builder, key):
                 features[key] = True

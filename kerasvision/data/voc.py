@@ -140,6 +140,8 @@ class Voc(Dataset):
         if "segmentation" in tasks:
             self.mask_classes = ("background", *self.classes)
             self.palette = voc_palette()
+        if "detection" not in tasks:
+            self.classes = ()
         records = [self._read_record(id_) for id_ in ids]
         self._records = [record for record in records if record is not None]
 
@@ -243,7 +245,7 @@ class Voc(Dataset):
         """Reads one XML file; None if the sample cannot be used, which has then been reported."""
         root = None
         try:
-            if id_ in self._xml:
+            if "detection" in self.tasks and id_ in self._xml:
                 root = parse_xml(self._xml[id_])
             elif "detection" in self.tasks:
                 path = self.folder / "Annotations" / f"{id_}.xml"
@@ -263,6 +265,7 @@ class Voc(Dataset):
             return None
         boxes, labels, ignored = [], [], []
         for number, entry in enumerate(root.findall("object") if root is not None else ()):
+            assert size_hw is not None
             parsed = self._read_object(entry, self._xml[id_], number, size_hw)
             if parsed is not None:
                 boxes.append(parsed[0])

@@ -195,13 +195,17 @@ def test_pipeline_more_boxes_than_max_boxes_names_the_sample(workers):
     pipeline = build(max_boxes=1, framework="pydataset", workers=workers)
     with pytest.raises(ValueError, match="`max_boxes` 1 is below the 2 boxes of sample 2; pass max_boxes=2"):
         list(pipeline)
+    assert str(pipeline.failure).startswith("`max_boxes` 1 is below")
 
 
 def test_pipeline_error_in_tf_carries_the_message():
     import tensorflow as tf
 
+    pipeline = build(max_boxes=1, framework="tf")
     with pytest.raises(tf.errors.OpError, match="`max_boxes` 1 is below the 2 boxes of sample 2"):
-        list(build(max_boxes=1, framework="tf"))
+        list(pipeline)
+    assert isinstance(pipeline.failure, ValueError)
+    assert str(pipeline.failure).startswith("`max_boxes` 1 is below")
 
 
 def test_pipeline_sample_without_mask_or_with_another_size_is_named():

@@ -224,8 +224,8 @@ def test_voc_duplicate_id_in_list_is_named(folder):
 
 
 def test_voc_unknown_split_lists_those_there_are(folder):
-    with pytest.raises(data.DataError, match=r"`split` 'trian' has no list; did you mean 'train'"):
-        data.load(f"voc:{folder}", split="trian")
+    with pytest.raises(data.DataError, match=r"`split` 'trainn' has no list; did you mean 'train'"):
+        data.load(f"voc:{folder}", split="trainn")
 
 
 @pytest.mark.parametrize("line", ["../../etc/passwd", "/etc/passwd", "..\\x"])
