@@ -11,8 +11,10 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _INK = (24, 24, 27)
 _PAPER = (255, 255, 255)
@@ -242,33 +244,50 @@ def _tag_position(box, tag_wh, canvas_wh, taken: list) -> tuple[int, int]:
     return best
 
 
-def _check_detections(boxes, labels, scores, ignored) -> tuple:
-    boxes = (
-        np.asarray(boxes, np.float32).reshape(-1, 4) if np.size(boxes) == 0 else np.asarray(boxes, np.float32)
-    )
+class _Boxes(NamedTuple):
+    """Boxes that can be drawn: (N, 4) float32, (N,) labels, (N,) ignored flags, the text of each tag.
+
+    `order` holds the indices from the lowest score to the highest.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignored: np.ndarray
+    tags: list[str]
+    order: np.ndarray
+
+
+def _drawable(boxes_xyxy, labels, scores, class_names, ignored) -> _Boxes:
+    """Check the arguments of `draw_detections` and leave out what cannot be drawn."""
+    boxes = np.asarray(boxes_xyxy, np.float32)
+    boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"`boxes_xyxy` of shape {boxes.shape} must be (N, 4) absolute xyxy pixels")
     labels = np.asarray(labels).reshape(-1).astype(np.int64)
-    given = {"labels": labels, "scores": scores, "ignored": ignored}
-    for name, values in given.items():
+    for name, values in {"labels": labels, "scores": scores, "ignored": ignored}.items():
         if values is not None and len(values) != len(boxes):
             raise ValueError(f"`{name}` has {len(values)} values but `boxes_xyxy` has {len(boxes)} boxes")
-    scores = None if scores is None else np.asarray(scores, np.float32)
     ignored = np.zeros(len(boxes), bool) if ignored is None else np.asarray(ignored, bool)
+    scores = None if scores is None else np.asarray(scores, np.float32)
     # −1 labels are padding; a box that is not finite cannot be drawn.
-    keep = (labels >= 0) & np.isfinite(boxes).all(axis=1)
-    return boxes[keep], labels[keep], None if scores is None else scores[keep], ignored[keep]
+    keep = np.flatnonzero((labels >= 0) & np.isfinite(boxes).all(axis=1))
+    tags = [
+        _tag_text(int(labels[index]), None if scores is None else float(scores[index]), class_names)
+        for index in keep
+    ]
+    order = np.arange(len(keep)) if scores is None else np.argsort(scores[keep], kind="stable")
+    return _Boxes(boxes[keep], labels[keep], ignored[keep], tags, order)
 
 
 def draw_detections(
     image: np.ndarray,
-    boxes_xyxy: np.ndarray,
-    labels: np.ndarray,
-    scores: np.ndarray | None = None,
+    boxes_xyxy: ArrayLike,
+    labels: ArrayLike,
+    scores: ArrayLike | None = None,
     class_names: Sequence[str] | None = None,
     *,
-    ignored: np.ndarray | None = None,
-    palette: np.ndarray | None = None,
+    ignored: ArrayLike | None = None,
+    palette: ArrayLike | None = None,
     line_width: int | None = None,
     font_size: int | None = None,
     scale: float = 1.0,
@@ -298,38 +317,35 @@ def draw_detections(
     """
     from PIL import Image, ImageDraw
 
-    boxes, labels, scores, ignored = _check_detections(boxes_xyxy, labels, scores, ignored)
-    colours = _palette_for(labels, class_names, palette)
+    drawable = _drawable(boxes_xyxy, labels, scores, class_names, ignored)
+    colours = _palette_for(drawable.labels, class_names, palette)[drawable.labels]  # (N, 3)
     picture = Image.fromarray(_as_picture(image, scale))
     width, height = picture.size
     line_width = line_width or _default_line_width(height, width)
     font_size = font_size or _default_font_size(height, width)
     limits = np.array([width - 1, height - 1, width - 1, height - 1])
-    boxes = np.round(np.clip(np.sort((boxes * scale).reshape(-1, 2, 2), axis=1).reshape(-1, 4), 0, limits))
-    order = np.arange(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
+    corners = np.sort((drawable.boxes * scale).reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+    boxes = [tuple(box) for box in np.round(np.clip(corners, 0, limits)).astype(int).tolist()]
+    fills = [tuple(colour) for colour in colours.tolist()]
     draw = ImageDraw.Draw(picture)
-    for index in order:
-        box, colour = tuple(int(v) for v in boxes[index]), tuple(int(v) for v in colours[labels[index]])
-        if ignored[index]:
-            _dashed_rectangle(draw, box, colour, line_width)
+    for index in drawable.order:
+        if drawable.ignored[index]:
+            _dashed_rectangle(draw, boxes[index], fills[index], line_width)
         else:
-            draw.rectangle(box, outline=colour, width=line_width)
+            draw.rectangle(boxes[index], outline=fills[index], width=line_width)
     taken: list[tuple[int, int, int, int]] = []
     placed = []
     padding = max(2, font_size // 4)
-    for index in order[::-1]:  # the best box gets the first choice of places
-        text = _tag_text(int(labels[index]), None if scores is None else float(scores[index]), class_names)
-        text, size = _fit_text(text, font_size, width - 2 * padding)
-        tag = _text_width(text, size) + 2 * padding, _line_height(size)
-        left, top = _tag_position(tuple(int(v) for v in boxes[index]), tag, (width, height), taken)
-        taken.append((left, top, left + tag[0], top + tag[1]))
-        placed.append((index, left, top, tag, text, size))
-    for index, left, top, tag, text, size in reversed(placed):
-        colour = colours[labels[index]]
-        fill = tuple(int(v) for v in colour)
-        draw.rectangle((left, top, left + tag[0] - 1, top + tag[1] - 1), fill=fill)
-        _draw_text(draw, left + padding, top, text, size, _ink_on(colour))
-    return np.asarray(picture)
+    for index in drawable.order[::-1]:  # the best box gets the first choice of places
+        text, size = _fit_text(drawable.tags[index], font_size, width - 2 * padding)
+        tag_wh = _text_width(text, size) + 2 * padding, _line_height(size)
+        left, top = _tag_position(boxes[index], tag_wh, (width, height), taken)
+        taken.append((left, top, left + tag_wh[0], top + tag_wh[1]))
+        placed.append((index, text, size))
+    for (index, text, size), (left, top, right, bottom) in zip(placed[::-1], taken[::-1], strict=True):
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=fills[index])
+        _draw_text(draw, left + padding, top, text, size, _ink_on(colours[index]))
+    return np.array(picture)
 
 
 def _tag_text(label: int, score: float | None, class_names: Sequence[str] | None) -> str:
@@ -431,9 +447,11 @@ def _legend_strip(entries: list[tuple[str, np.ndarray]], width: int, font_size: 
     draw = ImageDraw.Draw(strip)
     for x, y, name, size, colour in places:
         top = y + (row - swatch) // 2
-        draw.rectangle((x, top, x + swatch - 1, top + swatch - 1), fill=tuple(int(v) for v in colour))
+        # The outline keeps a white class visible on white.
+        square = (x, top, x + swatch - 1, top + swatch - 1)
+        draw.rectangle(square, fill=tuple(int(v) for v in colour), outline=_IGNORED_GREY)
         _draw_text(draw, x + swatch + padding // 2, y + (row - _line_height(size)) // 2, name, size, _INK)
-    return np.asarray(strip)
+    return np.array(strip)
 
 
 def grid(
@@ -490,7 +508,7 @@ def grid(
         if titles is not None:
             text, size = _fit_text(str(titles[index]), font_size, cell_width)
             _draw_text(draw, left + min(offset, cell_width - _text_width(text, size)), top, text, size, ink)
-    return np.asarray(sheet)
+    return np.array(sheet)
 
 
 def encode_image(image: np.ndarray, file_format: str = "PNG", *, quality: int = 92) -> bytes:

@@ -60,7 +60,8 @@ class OraclePredictor:
         from PIL import Image
 
         self.calls.append("read")
-        return np.asarray(Image.open(source).convert("RGB"))
+        with Image.open(source) as image:
+            return np.asarray(image.convert("RGB"))
 
     def preprocess(self, images):
         self.calls.append(f"preprocess {len(images)}")

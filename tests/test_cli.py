@@ -1,0 +1,465 @@
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import zoo
+from kerasvision import cli_inputs, cli_measure, cli_predict, cli_train
+from kerasvision.cli import app
+from kerasvision.visualize import save_image
+
+SCENE = np.full((60, 80, 3), 90, np.uint8)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def pixels_of(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def assert_user_error(result, *parts):
+    """One line on stderr that holds all parts, exit status 2, no traceback."""
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in lines[0]
+
+
+class FakePredictor:
+    """Finds one car in every image, or one class on the left and another on the right."""
+
+    def __init__(self, model, *, score_threshold=None):
+        self.model, self.score_threshold = model, score_threshold
+        self.class_names = ("car", "bus")
+
+    def read(self, path):
+        try:
+            return pixels_of(path)
+        except OSError as error:
+            raise ValueError(f"{path} is no image that can be decoded") from error
+
+    def preprocess(self, images):
+        return np.stack(images), images
+
+    def network(self, inputs):
+        return inputs
+
+    def postprocess(self, raw, inputs, metas):
+        return [self.result(image) for image in metas]
+
+    def result(self, image):
+        size = {"size_hw": image.shape[:2], "class_names": self.class_names}
+        if self.model.task == "segmentation":
+            mask = np.zeros(image.shape[:2], np.int64)
+            mask[:, image.shape[1] // 4 :] = 1
+            return SimpleNamespace(mask=mask, palette=None, to_dict=lambda: {"classes": [0, 1]}, **size)
+        boxes = np.array([[20, 30, 60, 50]], np.float32)
+        content = {"boxes": boxes.tolist(), "labels": [0]}
+        return SimpleNamespace(
+            boxes=boxes, scores=np.array([0.75]), labels=np.array([0]), to_dict=lambda: content, **size
+        )
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Replace the model, the predictor and the question for the task by stand-ins; returns the model."""
+    model = SimpleNamespace(task="detection", num_classes=2, predictors=[])
+
+    def make(*arguments, **options):
+        model.predictors.append(FakePredictor(*arguments, **options))
+        return model.predictors[-1]
+
+    monkeypatch.setitem(sys.modules, "kerasvision.inference", SimpleNamespace(Predictor=make))
+    for module in (cli_predict, cli_measure, cli_train):
+        monkeypatch.setattr(module, "load_model", lambda *_, **__: model)
+        monkeypatch.setattr(module, "task_of", lambda model: model.task)
+    return model
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return save_image(SCENE, tmp_path / "in" / "scene.png")
+
+
+# -- The program -------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command_and_imports_no_keras():
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from kerasvision.cli import app\n"
+        "result = CliRunner().invoke(app, ['--help'])\n"
+        "assert result.exit_code == 0\n"
+        "commands = 'list info predict train evaluate benchmark convert data'.split()\n"
+        "assert all(name in result.output for name in commands), result.output\n"
+        "heavy = {'keras', 'numpy', 'tensorflow', 'zoo', 'PIL', 'cv2'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_python_dash_m_prints_the_version():
+    done = subprocess.run(
+        [sys.executable, "-m", "kerasvision", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.startswith("kerasvision ")
+
+
+def test_root_hides_tensorflow_noise_unless_the_user_chose(monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    run("list")
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    run("list")
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("predict", "a.jpg"), ["--model"]),
+        (("nonsense",), ["nonsense"]),
+        (("train", "--model", "unet", "--data", "streets", "--out", "x", "--epochs", "many"), ["--epochs"]),
+        (("predict", "a.jpg", "--model", "unet", "--threshold", "2"), ["--threshold"]),
+    ],
+)
+def test_usage_errors_are_one_line(arguments, parts):
+    assert_user_error(run(*arguments), *parts)
+
+
+def test_unexpected_errors_are_one_line_with_status_1(monkeypatch):
+    def fail(**_):
+        raise KeyError("gone")
+
+    monkeypatch.setattr(zoo, "list_models", fail)
+    result = run("list")
+    assert result.exit_code == 1
+    assert "unexpected KeyError: 'gone'" in result.stderr and "--debug" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_debug_raises_the_error(monkeypatch):
+    def fail(**_):
+        raise ValueError("gone")
+
+    monkeypatch.setattr(zoo, "list_models", fail)
+    result = run("--debug", "list")
+    assert isinstance(result.exception, ValueError)
+
+
+def test_message_of_a_long_coloured_error_is_one_line():
+    text = cli_inputs.message_of(ValueError("Exception \x1b[1mwhen\x1b[0m\n\ncalling " + "x" * 900))
+    assert text.startswith("Exception when calling xxx") and len(text) == 600 and "\n" not in text
+
+
+# -- list, info, convert -----------------------------------------------------------------------------------
+
+
+def test_list_shows_models_of_a_task():
+    result = run("list", "--task", "detection")
+    assert result.exit_code == 0
+    assert "retinanet_resnet50_fpn" in result.stdout and "unet" not in result.stdout
+
+
+def test_list_json_is_what_the_zoo_knows():
+    listed = json.loads(run("list", "--json").stdout)
+    assert [entry["name"] for entry in listed] == zoo.list_models()
+
+
+def test_list_of_an_unknown_task_is_a_user_error():
+    assert_user_error(run("list", "--task", "depth"), "--task depth", "'detection', 'segmentation'")
+
+
+def test_info_shows_the_paper_and_unknown_names_list_close_ones():
+    result = run("info", "retinanet_resnet50_fpn")
+    assert result.exit_code == 0 and "Focal Loss" in result.stdout
+    assert_user_error(run("info", "retinanet_resnet50"), "MODEL retinanet_resnet50", "retinanet_resnet50_fpn")
+
+
+def test_convert_refuses_missing_and_existing_files_and_other_endings(tmp_path):
+    source = tmp_path / "weights.pth"
+    model = ("--model", "unet_resnet10")
+    assert_user_error(
+        run("convert", source, tmp_path / "w.safetensors", *model), f"SOURCE {source}", "no such"
+    )
+    source.write_bytes(b"")
+    assert_user_error(run("convert", source, tmp_path / "w.h5", *model), "must end in .safetensors")
+    (tmp_path / "w.safetensors").write_bytes(b"mine")
+    assert_user_error(run("convert", source, tmp_path / "w.safetensors", *model), "OUT", "--overwrite")
+    assert (tmp_path / "w.safetensors").read_bytes() == b"mine"
+
+
+def test_convert_of_a_truncated_pth_is_a_user_error(tmp_path):
+    source = tmp_path / "weights.pth"
+    source.write_bytes(b"PK\x03\x04 and no more")
+    result = run("convert", source, tmp_path / "w.safetensors", "--model", "retinanet_resnet50_fpn")
+    assert_user_error(result, f"--weights {source}")
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+# -- predict -----------------------------------------------------------------------------------------------
+
+
+def test_predict_draws_and_prints_a_table(fake, scene, tmp_path):
+    result = run("predict", scene, "--model", "m", "--out", tmp_path / "out", "--threshold", "0.3")
+    assert result.exit_code == 0, result.output
+    assert "car" in result.stdout and "0.75" in result.stdout and "20" in result.stdout
+    assert fake.predictors[0].score_threshold == 0.3
+    drawn = pixels_of(tmp_path / "out" / "scene.png")
+    assert drawn.shape == SCENE.shape
+    assert (drawn[30, 20:61] != 90).any(axis=1).all()  # the box's upper edge
+    assert (drawn[35:48, 25:55] == 90).all()
+
+
+def test_predict_json_is_all_that_is_on_stdout(fake, scene, tmp_path):
+    result = run("predict", scene, "--model", "m", "--out", tmp_path / "out", "--json")
+    (entry,) = json.loads(result.stdout)
+    assert entry["boxes"] == [[20, 30, 60, 50]]
+    assert entry["file"] == str(scene) and entry["picture"] == str(tmp_path / "out" / "scene.png")
+
+
+def test_predict_segmentation_prints_shares_and_draws_a_legend(fake, scene, tmp_path):
+    fake.task = "segmentation"
+    result = run("predict", scene, "--model", "m", "--out", tmp_path / "out")
+    assert "25.0%" in result.stdout and "75.0%" in result.stdout
+    assert fake.predictors[0].score_threshold is None
+    assert len(pixels_of(tmp_path / "out" / "scene.png")) > 60
+
+
+def test_predict_never_overwrites_an_input(fake, scene):
+    before = scene.read_bytes()
+    result = run("predict", scene, "--model", "m", "--out", scene.parent)
+    assert result.exit_code == 0
+    assert scene.read_bytes() == before
+    assert sorted(path.name for path in scene.parent.iterdir()) == ["scene-2.png", "scene.png"]
+
+
+def test_predict_images_of_one_name_get_a_picture_each(fake, scene, tmp_path):
+    other = save_image(SCENE, tmp_path / "other" / "scene.png")
+    run("predict", scene, other, "--model", "m", "--out", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scene-2.png", "scene.png"]
+
+
+def test_predict_no_draw_writes_nothing(fake, scene, tmp_path):
+    assert run("predict", scene, "--model", "m", "--out", tmp_path / "out", "--no-draw").exit_code == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_predict_a_corrupt_image_is_named_and_the_others_are_done(fake, scene, tmp_path):
+    corrupt = scene.parent / "broken.jpg"
+    corrupt.write_bytes(b"\xff\xd8 no image")
+    result = run("predict", scene.parent, "--model", "m", "--out", tmp_path / "out", "--batch-size", "2")
+    assert result.exit_code == 2
+    assert "car" in result.stdout and (tmp_path / "out" / "scene.png").exists()
+    assert [line for line in result.stderr.splitlines() if line.startswith("error:")] == [
+        f"error: SOURCE {corrupt}: {corrupt} is no image that can be decoded"
+    ]
+
+
+def test_predict_a_missing_file_or_an_empty_folder_is_a_user_error(tmp_path):
+    assert_user_error(run("predict", tmp_path / "no.jpg", "--model", "unet"), "no.jpg", "no such file")
+    assert_user_error(run("predict", tmp_path, "--model", "unet"), "holds no image")
+    assert_user_error(run("predict", tmp_path / "*.jpg", "--model", "unet"), "matches no image")
+
+
+def test_predict_of_unknown_models_and_weights_is_a_user_error(scene, tmp_path):
+    assert_user_error(
+        run("predict", scene, "--model", "unet_resnet5"), "--model unet_resnet5", "unet_resnet50"
+    )
+    assert_user_error(run("predict", scene, "--model", "gone.keras"), "--model gone.keras", "no such file")
+    result = run("predict", scene, "--model", "unet_resnet10", "--weights", tmp_path / "gone.pth")
+    assert_user_error(result, "--weights", "gone.pth", "no file")
+    (tmp_path / "broken.keras").write_bytes(b"PK")
+    assert_user_error(run("predict", scene, "--model", tmp_path / "broken.keras"), "broken.keras")
+
+
+def test_find_images_of_folders_and_patterns_gives_each_once(tmp_path):
+    for name in ("b.jpg", "a.PNG", "c.txt", "deep/d.webp"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    found = cli_inputs.find_images([str(tmp_path), str(tmp_path / "*.jpg"), str(tmp_path / "**" / "*.webp")])
+    assert [path.name for path in found] == ["a.PNG", "b.jpg", "d.webp"]
+
+
+# -- train, evaluate, benchmark ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def training(monkeypatch):
+    """Replace kerasvision.training.train; returns the arguments of its calls."""
+    calls = []
+
+    def train(model, train_data, val_data, **options):
+        calls.append((model, train_data, val_data, options))
+        return SimpleNamespace(history={"loss": [2.0, 1.0], "val_AP": [0.1, 0.5]})
+
+    monkeypatch.setitem(sys.modules, "kerasvision.training", SimpleNamespace(train=train))
+    return calls
+
+
+def test_train_passes_on_what_was_asked_and_shows_the_history(fake, training, tmp_path, monkeypatch):
+    loaded = []
+
+    def load(name, weights, **options):
+        loaded.append((name, weights, options))
+        return fake
+
+    monkeypatch.setattr(cli_train, "load_model", load)
+    result = run(
+        *("train", "--model", "retinanet_resnet10_fpn", "--data", "streets", "--out", tmp_path / "run"),
+        *("--epochs", 3, "--batch-size", 4, "--size", 64, 96, "--seed", 5, "--limit", 7, "--weights", "none"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "val_AP" in result.stdout and "0.5" in result.stdout
+    ((model, train_data, val_data, options),) = training
+    assert model is fake
+    assert (
+        len(train_data) == 7 and train_data.name == "streets" and train_data[0].name == "streets/train/00000"
+    )
+    assert val_data.sample_name(0) == "streets/validation/00000"
+    assert options == {
+        "epochs": 3,
+        "batch_size": 4,
+        "run_dir": tmp_path / "run",
+        "resume": False,
+        "seed": 5,
+        "augment": True,
+    }
+    name, weights, model_options = loaded[0]
+    assert (name, weights) == ("retinanet_resnet10_fpn", "none")
+    assert model_options["num_classes"] == 7 and model_options["class_names"] == train_data.classes
+    assert model_options["resize_rule"].size_hw == (64, 96)
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--num-classes", "3"], ["--num-classes 3", "has 7 classes"]),
+        (["--resume"], ["--out", "holds no run to --resume"]),
+        (["--split", "trian"], ["--data streets --split trian", "train, validation, test"]),
+        (["--val-split", "dev"], ["--data streets --val-split dev"]),
+        (["--size", "0", "5"], ["--size 0 5", "size_hw"]),
+    ],
+)
+def test_train_wrong_arguments_are_user_errors(fake, training, tmp_path, options, parts):
+    arguments = ["train", "--model", "retinanet_resnet10_fpn", "--data", "streets", "--out", tmp_path / "run"]
+    assert_user_error(run(*arguments, *options), *parts)
+    assert training == []
+
+
+def test_train_into_a_used_folder_needs_resume(fake, training, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    arguments = ["train", "--model", "retinanet_resnet10_fpn", "--data", "streets", "--out", tmp_path]
+    assert_user_error(run(*arguments), "--out", "holds files already", "--resume")
+    assert run(*arguments, "--resume").exit_code == 0
+    assert training[0][3]["resume"] is True
+
+
+def test_train_that_meets_a_non_finite_loss_ends_in_one_line(fake, tmp_path, monkeypatch):
+    def train(*_, **__):
+        raise FloatingPointError("box_regression is nan at step 3, images a.jpg")
+
+    monkeypatch.setitem(sys.modules, "kerasvision.training", SimpleNamespace(train=train))
+    result = run("train", "--model", "retinanet_resnet10_fpn", "--data", "streets", "--out", tmp_path / "run")
+    assert_user_error(result, "box_regression is nan at step 3, images a.jpg")
+
+
+def test_evaluate_prints_the_scores_or_json(fake, monkeypatch):
+    from benchmarks import accuracy
+
+    classes = accuracy.ClassMap(np.array([0]), missing=("bus",))
+    scored = accuracy.Accuracy({"AP": 0.5, "AP50": float("nan")}, {"car": 0.5, "bus": None}, 4, classes)
+    monkeypatch.setattr(accuracy, "score", lambda *_, **options: scored)
+    arguments = ("evaluate", "--model", "m", "--data", "streets", "--limit", 4)
+    result = run(*arguments)
+    assert result.exit_code == 0 and "0.500" in result.stdout
+    assert "does not know bus" in result.stderr
+    content = json.loads(run(*arguments, "--json").stdout)
+    assert content["metrics"] == {"AP": 0.5, "AP50": None}
+    assert content["per_class"] == {"car": 0.5, "bus": None} and content["images"] == 4
+
+
+def test_benchmark_writes_the_report_and_prints_a_table(fake, tmp_path, monkeypatch):
+    import benchmarks.run
+    from kerasvision.models import complexity
+
+    monkeypatch.setattr(benchmarks.run, "task_of", lambda model: model.task)
+    monkeypatch.setattr(complexity, "count_parameters", lambda model: 1_500_000)
+    monkeypatch.setattr(complexity, "count_macs", lambda model, size_hw: 2_000_000_000)
+    fake.resize_rule = SimpleNamespace(get_config=lambda: {"mode": "none"})
+    arguments = ("--models", "unet_resnet10", "--data", "streets", "--limit", 3, "--batch-sizes", "1,2")
+    result = run("benchmark", *arguments, "--max-seconds", 5, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "unet_resnet10" in result.stdout and "n<100" in result.stdout and "1.50" in result.stdout
+    assert "report.html" in result.stderr
+    assert json.loads((tmp_path / "results.json").read_text())["models"][0]["timing"][1]["batch_size"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--models", "unet,unett"], ["--models unett", "'unet'"]),
+        (["--models", ","], ["--models"]),
+        (["--models", "gone.keras"], ["--models gone.keras", "no such file"]),
+        (["--models", "unet", "--batch-sizes", "1,none"], ["--batch-sizes 1,none", "whole numbers"]),
+    ],
+)
+def test_benchmark_wrong_arguments_are_user_errors(options, parts):
+    assert_user_error(run("benchmark", "--data", "streets", *options), *parts)
+
+
+# -- data --------------------------------------------------------------------------------------------------
+
+
+def test_data_show_draws_the_samples_asked_for(tmp_path):
+    out = tmp_path / "new" / "sheet.png"
+    result = run("data", "show", "streets", "--count", 2, "--columns", 1, "--no-masks", "--out", out)
+    assert result.exit_code == 0 and "2 of 4000 samples" in result.stdout
+    assert len(pixels_of(out)) > 2 * 2 * 256  # two scenes of 256 rows, drawn twice as large
+
+
+def test_data_show_wrong_arguments_are_user_errors(tmp_path):
+    assert_user_error(run("data", "show", "street"), "--data street", "'streets'")
+    assert_user_error(run("data", "show", "streets", "--first", 9999), "--first 9999", "0 to 3999")
+    result = run("data", "show", "streets", "--count", 1, "--out", tmp_path / "sheet.xyz")
+    assert_user_error(result, "--out", "'.xyz'")
+
+
+def test_data_check_lists_problems_and_exits_with_1(monkeypatch):
+    from kerasvision import data
+
+    problems = [
+        data.Problem("a.xml", "line 3", "box [5, 5, 5, 9] has no area"),
+        data.Problem("b.jpg", "", "image without boxes", "note"),
+    ]
+    monkeypatch.setattr(data, "check", lambda dataset, progress: problems)
+    result = run("data", "check", "streets", "--split", "validation")
+    assert result.exit_code == 1
+    assert "a.xml" in result.stdout and "line 3" in result.stdout and "has no area" in result.stdout
+    assert "200 samples, 1 errors, 1 notes" in result.stdout
+    listed = json.loads(run("data", "check", "streets", "--no-notes", "--json").stdout)
+    assert [problem["file"] for problem in listed] == ["a.xml"]
+
+
+def test_data_check_of_good_data_exits_with_0(monkeypatch):
+    from kerasvision import data
+
+    monkeypatch.setattr(data, "check", lambda dataset, progress: [])
+    assert run("data", "check", "streets").exit_code == 0
