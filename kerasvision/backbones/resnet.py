@@ -73,9 +73,9 @@ class ResNet(keras.Model):
                 x = self._residual_block(x, width, strides, f"stage{stage}_block{index}")
             features.append(x)
         super().__init__(inputs, features, name=name, **kwargs)
+        frozen_parts = ("stem", "stage1", "stage2", "stage3", "stage4")[:frozen_stages]
         for layer in self.layers:
-            part = 0 if layer.name.startswith("stem") else int(layer.name.removeprefix("stage")[:1] or 0)
-            if layer.weights and part < frozen_stages:
+            if layer.name.startswith(frozen_parts):
                 layer.trainable = False
 
     def _convolution(self, x, filters, kernel_size, name, *, strides=1, activation=None):

@@ -1,0 +1,11 @@
+"""Average precision for detectors, and confusion-matrix metrics for segmenters."""
+
+from kerasvision.metrics.coco_ap import CocoAP
+from kerasvision.metrics.segmentation import (
+    SegmentationMetrics,
+    confusion_matrix,
+    figures_of,
+    per_class_iou,
+)
+
+__all__ = ["CocoAP", "SegmentationMetrics", "confusion_matrix", "figures_of", "per_class_iou"]

@@ -35,7 +35,8 @@ def clip(boxes_xyxy, sizes_hw):
         (B, N, 4) boxes with 0 <= x <= width and 0 <= y <= height.
     """
     sizes_hw = ops.cast(sizes_hw, boxes_xyxy.dtype)
-    limits = ops.concatenate([sizes_hw[..., ::-1], sizes_hw[..., ::-1]], axis=-1)  # (B, 4) or (4,): w, h, w, h
+    sizes_wh = ops.flip(sizes_hw, axis=-1)
+    limits = ops.concatenate([sizes_wh, sizes_wh], axis=-1)  # (B, 4) or (4,)
     return ops.clip(boxes_xyxy, 0, ops.expand_dims(limits, -2))
 
 

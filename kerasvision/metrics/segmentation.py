@@ -1,0 +1,141 @@
+"""Segmentation metrics, all derived from one confusion matrix."""
+
+import keras
+import numpy as np
+from keras import ops
+
+# Counts are kept in two int32 numbers, so that they stay exact on backends without int64: low + high * 2^24.
+_CARRY = 1 << 24
+
+
+def confusion_matrix(truth, predictions, num_classes, ignore_class=255):
+    """Count pixels by true and predicted class.
+
+    Args:
+        truth: Integer numpy array of any shape: 0 to num_classes - 1, or `ignore_class`.
+        predictions: Integer numpy array of the same shape.
+        num_classes: C.
+        ignore_class: Value of pixels that do not count; ``None`` if there is none.
+
+    Returns:
+        int64 (C, C): rows are true, columns predicted classes.
+
+    Raises:
+        ValueError: Another value occurs, or the shapes differ.
+    """
+    truth, predictions = np.asarray(truth), np.asarray(predictions)
+    if truth.shape != predictions.shape:
+        raise ValueError(f"`predictions` of shape {predictions.shape} must have the shape of `truth`, {truth.shape}")
+    counted = np.ones(truth.shape, bool) if ignore_class is None else truth != ignore_class
+    truth, predictions = truth[counted].astype(np.int64), predictions[counted].astype(np.int64)
+    for name, values in (("truth", truth), ("predictions", predictions)):
+        if values.size and not 0 <= values.min() <= values.max() < num_classes:
+            raise ValueError(
+                f"`{name}` holds class ids from {values.min()} to {values.max()}, expected 0 to {num_classes - 1}"
+                f" or {ignore_class} for ignored pixels; map the data set's ids first"
+            )
+    counts = np.bincount(truth * num_classes + predictions, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)  # (C, C)
+
+
+def figures_of(confusion):
+    """Return mIoU, pixel accuracy and Dice of a confusion matrix.
+
+    Args:
+        confusion: (C, C) counts; rows are true, columns predicted classes.
+
+    Returns:
+        dict of floats in [0, 1]: `mIoU` and `dice` are means over the classes that occur in the truth or the
+        predictions; NaN if no pixel was counted.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    total = confusion.sum()
+    if total == 0:
+        return dict.fromkeys(("mIoU", "pixel_accuracy", "dice"), float("nan"))
+    right = np.diag(confusion)
+    sizes = confusion.sum(axis=0) + confusion.sum(axis=1)  # (C,)
+    occurs = sizes > 0
+    return {
+        "mIoU": float(np.mean(right[occurs] / (sizes - right)[occurs])),
+        "pixel_accuracy": float(right.sum() / total),
+        "dice": float(np.mean(2 * right[occurs] / sizes[occurs])),
+    }
+
+
+def per_class_iou(confusion):
+    """Return the IoU of each class (C,), NaN for classes that do not occur."""
+    confusion = np.asarray(confusion, np.float64)
+    right = np.diag(confusion)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - right
+    return np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class SegmentationMetrics(keras.metrics.Metric):
+    """mIoU, pixel accuracy and Dice of integer masks and logits, from one exact confusion matrix.
+
+    Args:
+        num_classes: C, the number of classes.
+        ignore_class: Mask value of pixels that do not count.
+        name: The metric's name.
+
+    `result()` is a dict of `mIoU`, `pixel_accuracy` and `dice`. A mask value that is neither a class nor
+    `ignore_class` makes all three NaN: a graph cannot raise, and leaving such pixels out would hide a wrong
+    mapping of class ids. `out_of_range` counts them.
+    """
+
+    def __init__(self, num_classes, *, ignore_class=255, name="segmentation", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.num_classes = num_classes
+        self.ignore_class = ignore_class
+        shape = (num_classes * num_classes,)
+        self.low = self.add_variable(shape=shape, initializer="zeros", dtype="int32", name="low")
+        self.high = self.add_variable(shape=shape, initializer="zeros", dtype="int32", name="high")
+        self.out_of_range = self.add_variable(shape=(), initializer="zeros", dtype="int32", name="out_of_range")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Count a batch of masks (B, H, W) and logits (B, H, W, C); pixels of sample weight 0 do not count."""
+        classes = self.num_classes
+        truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        predictions = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
+        counted = ops.ones_like(truth, dtype="bool") if self.ignore_class is None else truth != self.ignore_class
+        if sample_weight is not None:
+            weights = ops.broadcast_to(sample_weight, ops.shape(y_true))
+            counted = ops.logical_and(counted, ops.reshape(weights, (-1,)) != 0)
+        valid = ops.logical_and(truth >= 0, truth < classes)
+        wrong = ops.sum(ops.cast(ops.logical_and(counted, ops.logical_not(valid)), "int32"))
+        self.out_of_range.assign(self.out_of_range + ops.cast(wrong, "int32"))
+        counted = ops.logical_and(counted, valid)
+        # Pixels that do not count go to one cell behind the matrix.
+        cells = ops.where(counted, truth * classes + predictions, classes * classes)
+        counts = ops.segment_sum(ops.ones_like(cells), cells, num_segments=classes * classes + 1)[:-1]
+        low = self.low + ops.cast(counts, "int32")
+        self.low.assign(low % _CARRY)
+        self.high.assign(self.high + low // _CARRY)
+
+    def confusion(self):
+        """Return the confusion matrix so far: int64 numpy array (C, C), rows true, columns predicted."""
+        low, high = (np.asarray(ops.convert_to_numpy(part), np.int64) for part in (self.low, self.high))
+        return (low + high * _CARRY).reshape(self.num_classes, self.num_classes)
+
+    def result(self):
+        """Return the dict of figures."""
+        counts = ops.cast(self.high, "float32") * _CARRY + ops.cast(self.low, "float32")
+        confusion = ops.reshape(counts, (self.num_classes, self.num_classes))  # (C, C)
+        right = ops.diagonal(confusion)
+        sizes = ops.sum(confusion, axis=0) + ops.sum(confusion, axis=1)
+        occurs = ops.cast(sizes > 0, "float32")
+        invalid = ops.where(self.out_of_range > 0, float("nan"), 0.0)
+
+        def mean(numerator, denominator):
+            return ops.sum(numerator / ops.maximum(denominator, 1) * occurs) / ops.maximum(ops.sum(occurs), 1)
+
+        return {
+            "mIoU": mean(right, sizes - right) + invalid,
+            "pixel_accuracy": ops.sum(right) / ops.maximum(ops.sum(confusion), 1) + invalid,
+            "dice": mean(2 * right, sizes) + invalid,
+        }
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "num_classes": self.num_classes, "ignore_class": self.ignore_class}

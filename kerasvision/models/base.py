@@ -1,0 +1,432 @@
+"""What all models share: inputs of any size, named losses, recipes; and the two tasks, Detector and Segmenter."""
+
+from dataclasses import asdict
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasvision.layers.normalization import IMAGENET_MEAN, IMAGENET_STD, ImageNormalization
+from kerasvision.losses import DiceLoss
+from kerasvision.metrics import CocoAP, SegmentationMetrics
+from kerasvision.models.recipe import Recipe
+from kerasvision.ops.resizing import ResizeRule
+
+
+def split_inputs(inputs):
+    """Return (images, sizes_hw) of a model's input; `sizes_hw` is ``None`` where images fill their canvas."""
+    if isinstance(inputs, dict):
+        return inputs["images"], inputs.get("sizes_hw")
+    return inputs, None
+
+
+class VisionModel(keras.Model):
+    """Base of all models: images of any height and width in, named losses and a recipe for training.
+
+    Args:
+        num_classes: Number of classes that the head tells apart.
+        class_names: Names of the classes, in label order.
+        resize_rule: The `ResizeRule` of the weights, or its config; what `inference` and the data pipeline apply.
+        image_mean: Mean of each channel, 0-255, subtracted first.
+        image_std: Standard deviation of each channel, 0-255, divided by first.
+        recipe: The `Recipe` of `compile()` without arguments, or its config; default: the architecture's.
+
+    Subclasses set `size_divisor`, `loss_names` and `default_recipe`, define `call`, `losses_from_outputs` and `build`,
+    and build themselves when constructed: a model always has its weights.
+    """
+
+    size_divisor = 1
+    loss_names: tuple[str, ...] = ()
+    default_recipe = Recipe()
+
+    def __init__(
+        self,
+        num_classes,
+        *,
+        class_names=None,
+        resize_rule=None,
+        image_mean=IMAGENET_MEAN,
+        image_std=IMAGENET_STD,
+        recipe=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"`num_classes` {num_classes!r} must be a positive integer")
+        if class_names is not None and len(class_names) != num_classes:
+            raise ValueError(f"`class_names` has {len(class_names)} names, but `num_classes` is {num_classes}")
+        self.num_classes = num_classes
+        self.class_names = None if class_names is None else tuple(class_names)
+        if isinstance(resize_rule, dict):
+            resize_rule = ResizeRule(**resize_rule)
+        self.resize_rule = resize_rule or ResizeRule()
+        if isinstance(recipe, dict):
+            recipe = Recipe(**recipe)
+        self.recipe = recipe or self.default_recipe
+        self.image_normalization = ImageNormalization(image_mean, image_std, name="image_normalization")
+        self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in self.loss_names}
+        self._uses_recipe = False
+
+    def prepare(self, inputs):
+        """Normalise images, blank what lies outside each, and pad to a multiple of `size_divisor`.
+
+        Padding is zero after normalisation, at the bottom and on the right, whatever values it had before, as in
+        torchvision's `GeneralizedRCNNTransform`.
+
+        Args:
+            inputs: images (B, H, W, 3), 0-255, or a dict of `images` and `sizes_hw` (B, 2).
+
+        Returns:
+            (B, H', W', 3) normalised, H' and W' being multiples of `size_divisor`.
+        """
+        images, sizes_hw = split_inputs(inputs)
+        if len(images.shape) != 4 or images.shape[-1] != 3:
+            raise ValueError(
+                f"`images` of shape {tuple(images.shape)} must be (batch, height, width, 3); "
+                "add a batch axis with images[None], convert grey pictures to RGB"
+            )
+        pixels = self.image_normalization(images)
+        height, width = ops.shape(images)[1:3]
+        if sizes_hw is not None:
+            inside_y = ops.arange(height)[None, :] < ops.cast(sizes_hw[:, :1], "int32")  # (B, H)
+            inside_x = ops.arange(width)[None, :] < ops.cast(sizes_hw[:, 1:], "int32")  # (B, W)
+            inside = ops.logical_and(inside_y[:, :, None], inside_x[:, None, :])[..., None]  # (B, H, W, 1)
+            pixels = ops.where(inside, pixels, ops.zeros_like(pixels))
+        padded_height, padded_width = self.canvas_hw(inputs)
+        if isinstance(height, int) and (height, width) == (padded_height, padded_width):
+            return pixels
+        return ops.pad(pixels, ((0, 0), (0, padded_height - height), (0, padded_width - width), (0, 0)))
+
+    def canvas_hw(self, inputs):
+        """Return (height, width) of the input after padding to multiples of `size_divisor`."""
+        images, _ = split_inputs(inputs)
+        height, width = ops.shape(images)[1:3]
+        divisor = self.size_divisor
+        return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+
+    def compute_losses(self, inputs, targets, *, training=False):
+        """Run the model and return its losses by name.
+
+        Args:
+            inputs: images (B, H, W, 3), 0-255, or a dict of `images` and `sizes_hw`.
+            targets: What the data pipeline yields for the task.
+            training: Whether layers behave as in training.
+
+        Returns:
+            dict of scalars, with the keys `loss_names`.
+        """
+        inputs = keras.tree.map_structure(ops.convert_to_tensor, inputs)
+        targets = keras.tree.map_structure(ops.convert_to_tensor, targets)
+        return self.losses_from_outputs(self(inputs, training=training), inputs, targets)
+
+    def losses_from_outputs(self, outputs, inputs, targets):
+        """Return the losses by name, given the raw outputs for `inputs`."""
+        raise NotImplementedError
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Return the sum of the named losses, or the compiled loss if `compile` was given one."""
+        if self._compile_loss is not None:
+            return super().compute_loss(
+                x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
+            )
+        if sample_weight is not None:
+            raise ValueError(
+                "`sample_weight` is not used by the recipe's losses; leave it out, or compile(loss=...) a Keras loss"
+            )
+        losses = self.losses_from_outputs(y_pred, x, y)
+        for name, value in losses.items():
+            self.loss_trackers[name].update_state(value)
+        total = sum(losses.values()) + sum(self.losses)  # self.losses: what layers add, such as regularisation
+        return total / _replicas()
+
+    def compile(self, optimizer=None, loss=None, *, metrics=None, **kwargs):
+        """Prepare the model for training; everything left out is the recipe's.
+
+        Args:
+            optimizer: A Keras optimizer or its name; default: the recipe's, whose schedule `fit` stretches over
+                the whole training.
+            loss: A Keras loss in place of the architecture's own.
+            metrics: Keras metrics.
+            **kwargs: As in `keras.Model.compile`.
+        """
+        self._uses_recipe = optimizer is None
+        if optimizer is None:
+            optimizer = self.recipe.make_optimizer(self.trainable_variables)
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def get_compile_config(self):
+        """Return what `compile_from_config` needs."""
+        config = super().get_compile_config()
+        return None if config is None else {**config, "uses_recipe": self._uses_recipe}
+
+    def compile_from_config(self, config):
+        """Compile as a saved model was compiled, and create the optimizer's variables for its state."""
+        config = dict(config)
+        uses_recipe = config.pop("uses_recipe", False)
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**config)
+        self._uses_recipe = uses_recipe
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, **kwargs):
+        """Train the model: `keras.Model.fit`, with the recipe's learning rate stretched over all steps."""
+        if not self.compiled:
+            self.compile()
+        if self._uses_recipe:
+            size, steps = _batch_size_and_steps(x, batch_size, kwargs.get("steps_per_epoch"))
+            start = int(self.optimizer.iterations) - (steps or 0) * kwargs.get("initial_epoch", 0)
+            self.optimizer.learning_rate = self.recipe.schedule(
+                total_steps=None if steps is None else steps * epochs, batch_size=size, start=start
+            )
+            self.train_function = None  # it has the former learning rate compiled in
+        return super().fit(x, y, batch_size=batch_size, epochs=epochs, **kwargs)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            "num_classes": self.num_classes,
+            "class_names": self.class_names,
+            "resize_rule": self.resize_rule.get_config(),
+            "image_mean": self.image_normalization.mean,
+            "image_std": self.image_normalization.std,
+            "recipe": asdict(self.recipe),
+            "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Build the model from its constructor's arguments."""
+        config = dict(config)
+        for key in ("backbone", "dtype"):
+            if isinstance(config.get(key), dict):
+                config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
+        return cls(**config)
+
+
+class Detector(VisionModel):
+    """Base of all detectors; see `VisionModel` for the arguments.
+
+    - `model(inputs)` gives raw outputs, `model.decode(raw, inputs)` the detections.
+    - `model.predict(images)` gives `boxes` (B, D, 4), `scores` (B, D), `labels` (B, D) and `num_detections`
+      (B,), best first, padded with -1, in pixels of `images`.
+    - `model.fit(dataset)` takes batches of (images, {"boxes": (B, M, 4), "labels": (B, M)}), padded with label -1;
+      `"ignored"` (B, M) bool marks boxes that are neither trained on nor scored.
+    """
+
+    def decode(self, raw, inputs):
+        """Turn raw outputs into detections.
+
+        Args:
+            raw: What `model(inputs)` returned.
+            inputs: What it was called with.
+
+        Returns:
+            dict of `boxes` (B, D, 4) `xyxy` pixels, `scores` (B, D), `labels` (B, D) and `num_detections` (B,).
+        """
+        raise NotImplementedError
+
+    def predict_step(self, *args):
+        """Predict one batch and decode it, on any backend: JAX passes and returns a state besides the data."""
+        inputs, _, _ = keras.utils.unpack_x_y_sample_weight(args[-1])
+        result = super().predict_step(*args)
+        if keras.backend.backend() == "jax":
+            raw, state = result
+            return self.decode(raw, inputs), state
+        return self.decode(result, inputs)
+
+    def compile(self, optimizer=None, loss=None, *, metrics=None, **kwargs):
+        """Prepare the model for training; see `VisionModel.compile`.
+
+        Args:
+            optimizer: As in `VisionModel.compile`.
+            loss: Must be left out: a detector's losses belong to its target assignment.
+            metrics: Objects with `add(detections, targets)`, `result()` and `reset()`, such as `CocoAP`, used by
+                `evaluate`; default: `CocoAP`.
+            **kwargs: As in `keras.Model.compile`.
+        """
+        if loss is not None:
+            raise ValueError(
+                f"`loss` {loss!r} cannot replace the losses of {type(self).__name__}; leave it out, "
+                "or override `losses_from_outputs`"
+            )
+        self.evaluation_metrics = [CocoAP()] if metrics is None else list(metrics)
+        for metric in self.evaluation_metrics:
+            if not all(hasattr(metric, method) for method in ("add", "result", "reset")):
+                raise ValueError(
+                    f"`metrics` holds {metric!r}; a detector's metrics need add(detections, targets), result() and "
+                    "reset(), as kerasvision.metrics.CocoAP has"
+                )
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def evaluate(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        steps=None,
+        callbacks=None,
+        return_dict=False,
+        **kwargs,
+    ):
+        """Return the mean losses and average precision over a data set, in one pass.
+
+        Args:
+            x: Batches of (images, targets): a pipeline, tf.data.Dataset, PyDataset or iterable; or images, with `y`.
+            y: Targets, if `x` holds images.
+            batch_size: Images a step, if `x` holds images; default 8.
+            verbose: 0 for silence.
+            sample_weight: Must be ``None``.
+            steps: Number of batches to draw; default: all.
+            callbacks: Keras callbacks.
+            return_dict: Return a dict instead of a list of its values.
+            **kwargs: What `fit` passes on.
+
+        Returns:
+            `loss`, each named loss, and what the metrics report: `AP`, `AP50`, `AP75` ...
+        """
+        if sample_weight is not None:
+            raise ValueError("`sample_weight` is not used by detectors; leave it out")
+        if not self.compiled:
+            self.compile()
+        if getattr(self, "_evaluator", None) is None:
+            # Set past Keras's tracking: the evaluator holds this model, not the other way round.
+            object.__setattr__(self, "_evaluator", _Evaluator(self))
+        for metric in self.evaluation_metrics:
+            metric.reset()
+        batches, count = _batches(x, y, batch_size or 8, steps)
+        bar = keras.utils.Progbar(count, verbose=0 if verbose in (0, "auto") and kwargs else int(verbose != 0))
+        own_callbacks = not isinstance(callbacks, keras.callbacks.CallbackList)
+        if own_callbacks:
+            callbacks = keras.callbacks.CallbackList(callbacks, model=self, verbose=0, steps=count)
+        callbacks.on_test_begin()
+        sums, images_seen = dict.fromkeys(self.loss_names, 0.0), 0
+        for step, (inputs, targets) in enumerate(batches):
+            callbacks.on_test_batch_begin(step)
+            outputs = self._evaluator.predict_on_batch({"inputs": inputs, "targets": targets})
+            size = len(outputs["detections"]["boxes"])
+            images_seen += size
+            for name in sums:
+                sums[name] += size * float(outputs["losses"][name])
+            host_targets = {name: np.asarray(ops.convert_to_numpy(value)) for name, value in targets.items()}
+            for metric in self.evaluation_metrics:
+                metric.add(outputs["detections"], host_targets)
+            bar.update(step + 1)
+            callbacks.on_test_batch_end(step)
+        if not images_seen:
+            raise ValueError("`x` gave no batch to evaluate; check the data set's split and size")
+        means = {name: total / images_seen for name, total in sums.items()}
+        logs = {"loss": sum(means.values()), **means}
+        for metric in self.evaluation_metrics:
+            logs.update(metric.result())
+        callbacks.on_test_end(logs)
+        return logs if return_dict else list(logs.values())
+
+
+class _Evaluator(keras.Model):
+    """Losses and detections of one batch from one forward pass; compiled by Keras as any `predict` is."""
+
+    def __init__(self, detector):
+        super().__init__(name="evaluator")
+        self.detector = detector
+        self.built = True
+
+    def call(self, batch):
+        inputs, targets = batch["inputs"], batch["targets"]
+        raw = self.detector(inputs, training=False)
+        return {
+            "losses": self.detector.losses_from_outputs(raw, inputs, targets),
+            "detections": self.detector.decode(raw, inputs),
+        }
+
+
+class Segmenter(VisionModel):
+    """Base of all semantic segmenters; see `VisionModel` for the arguments.
+
+    - `model(images)` gives logits (B, H, W, C) at the images' own size.
+    - `model.fit(dataset)` takes batches of (images, masks (B, H, W)), 255 = ignore; without a `loss` given to
+      `compile` it minimises cross-entropy plus Dice loss.
+    - `model.evaluate(dataset)` gives `mIoU`, `pixel_accuracy` and `dice`.
+    """
+
+    loss_names = ("cross_entropy", "dice_loss")
+    ignore_class = 255
+
+    def __init__(self, num_classes, **kwargs):
+        super().__init__(num_classes, **kwargs)
+        self._cross_entropy = keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, ignore_class=self.ignore_class
+        )
+        self._dice = DiceLoss(ignore_class=self.ignore_class)
+
+    def losses_from_outputs(self, outputs, inputs, targets):
+        """Return cross-entropy and Dice loss of logits (B, H, W, C) against masks (B, H, W)."""
+        logits = ops.cast(outputs, "float32")
+        return {"cross_entropy": self._cross_entropy(targets, logits), "dice_loss": self._dice(targets, logits)}
+
+    def compile(self, optimizer=None, loss=None, *, metrics=None, **kwargs):
+        """Prepare the model for training; see `VisionModel.compile`.
+
+        Args:
+            optimizer: As in `VisionModel.compile`.
+            loss: Any Keras loss of integer masks and logits; default: cross-entropy plus Dice.
+            metrics: Keras metrics; default: mIoU, pixel accuracy and Dice.
+            **kwargs: As in `keras.Model.compile`.
+        """
+        if metrics is None:
+            metrics = [SegmentationMetrics(self.num_classes, ignore_class=self.ignore_class)]
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def get_metrics_result(self):
+        """Return all metrics by name, those of `SegmentationMetrics` each on its own."""
+        results = {}
+        for name, value in super().get_metrics_result().items():
+            results.update(value if isinstance(value, dict) else {name: value})
+        return results
+
+
+def _replicas():
+    """Return how many devices share a batch under tf.distribute, whose strategies add up gradients."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _batch_size_and_steps(x, batch_size, steps):
+    """Return (images a step, steps an epoch) of `fit`'s arguments, each ``None`` where it cannot be known."""
+    arrays = [leaf for leaf in keras.tree.flatten(x) if hasattr(leaf, "shape")]
+    if arrays and not hasattr(x, "element_spec"):
+        batch_size = batch_size or 32  # Keras's default
+        return batch_size, steps or -(-len(arrays[0]) // batch_size)
+    batch_size = getattr(x, "batch_size", None)
+    if batch_size is None and hasattr(x, "element_spec"):
+        batch_size = keras.tree.flatten(x.element_spec)[0].shape[0]
+    if steps is None and hasattr(x, "__len__"):
+        try:
+            steps = len(x)
+        except TypeError:  # an infinite or unknown tf.data.Dataset
+            steps = None
+    return batch_size, steps
+
+
+def _batches(x, y, batch_size, steps):
+    """Return an iterator of (inputs, targets) and their number, ``None`` if unknown."""
+    if y is not None:
+        total = len(keras.tree.flatten(x)[0])
+        starts = range(0, total, batch_size)[:steps]
+
+        def cut(start):
+            return keras.tree.map_structure(lambda array: array[start : start + batch_size], (x, y))
+
+        return map(cut, starts), len(starts)
+    _, count = _batch_size_and_steps(x, None, steps)
+    if isinstance(x, keras.utils.PyDataset):
+        iterator = (x[index] for index in range(count))
+    else:
+        iterator = (batch for batch, _ in zip(x, range(count), strict=False)) if steps else iter(x)
+    return (batch[:2] for batch in iterator), count
