@@ -105,6 +105,13 @@ def match_classes(
     return ClassMap(to_data, missing, extra)
 
 
+def given_names(names: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the names, or None for the numbers that a `Predictor` uses where a model has no names."""
+    if names is None or list(names) == [f"class {label}" for label in range(len(names))]:
+        return None
+    return names
+
+
 def _listed(names: Sequence[str], most: int = 6) -> str:
     shown = ", ".join(str(name) for name in list(names)[:most])
     return f"{shown} … ({len(names)} in all)" if len(names) > most else shown
@@ -148,7 +155,7 @@ def score(
         )
     data_names = dataset.classes if task == "detection" else dataset.mask_classes
     classes = match_classes(
-        predictor.class_names, data_names, num_classes=predictor.model.num_classes, model=name
+        given_names(predictor.class_names), data_names, num_classes=predictor.model.num_classes, model=name
     )
     scorer = (_DetectionScorer if task == "detection" else _SegmentationScorer)(data_names, classes)
     wanted = set(np.linspace(0, total - 1, min(keep, total)).round().astype(int).tolist())

@@ -15,6 +15,7 @@ _VERSIONS = (
     "tensorflow",
     "jax",
     "torch",
+    "torchvision",
     "numpy",
     "kerasvision",
     "opencv-python-headless",

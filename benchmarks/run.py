@@ -322,12 +322,11 @@ def _draw(data, task: str, name: str, kept: list, threshold: float) -> Iterator[
 
 def _matching_colours(model_names, data_names, data_palette) -> np.ndarray | None:
     """Return a palette in which the model's classes have the colours of the data set's classes."""
-    if model_names is None:
-        return data_palette
     count = len(data_names)
     own = visualize.default_palette(count + len(model_names))
     colours = own if data_palette is None else np.concatenate([np.asarray(data_palette)[:count], own[count:]])
-    to_data = accuracy.match_classes(model_names, data_names, num_classes=len(model_names)).to_data
+    names = accuracy.given_names(model_names)
+    to_data = accuracy.match_classes(names, data_names, num_classes=len(model_names)).to_data
     return colours[np.where(to_data < 0, count + np.arange(len(model_names)), to_data)]
 
 

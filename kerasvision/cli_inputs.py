@@ -5,7 +5,11 @@ Only typer and rich are imported with this module; Keras comes when a command ne
 
 import contextlib
 import glob
+import importlib
+import os
 import re
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,29 @@ def naming(option: str, value: Any) -> Iterator[None]:
         raise
     except (ValueError, OSError, ImportError) as error:
         raise UserError(f"{option} {value}: {message_of(error)}") from error
+
+
+def import_quietly(module: str) -> None:
+    """Import a module whose C++ libraries print to stderr, as TensorFlow's do whatever the log level.
+
+    What was printed is shown if the import fails, or if the user has set TF_CPP_MIN_LOG_LEVEL below 3.
+    """
+    if module in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") < "3":
+        importlib.import_module(module)
+        return
+    with tempfile.TemporaryFile() as printed:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(printed.fileno(), 2)
+        try:
+            importlib.import_module(module)
+        except BaseException:
+            printed.seek(0)
+            os.write(stderr, printed.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def message_of(error: BaseException) -> str:
@@ -50,11 +77,13 @@ def load_model(name: str, weights: str | None = None, **options: Any) -> Any:
         return _load_keras_file(name, weights, options)
     import zoo
 
+    with naming("--model", name):
+        zoo.info(name)
+    import_quietly("keras")
+
     if weights is None:
         with naming("--model", name):
             return zoo.get(name, **options)
-    with naming("--model", name):
-        zoo.info(name)
     chosen = None if weights.lower() == "none" else weights
     with naming("--weights", weights):
         return zoo.get(name, weights=chosen, **options)
@@ -71,6 +100,7 @@ def _load_keras_file(name: str, weights: str | None, options: dict) -> Any:
             f"--model {name}: a .keras file is a finished model; its {', '.join(sorted(options))} cannot "
             "be changed. Give the zoo name as --model and this file as --weights"
         )
+    import_quietly("keras")
     import keras
 
     import zoo
@@ -104,6 +134,8 @@ def open_data(name: str, split: str, *, split_option: str = "--split", **options
     from kerasvision import data
 
     with naming(f"--data {name} {split_option}", split):
+        if name.startswith("tfds:"):
+            import_quietly("tensorflow")
         dataset = data.load(name, split=split, **options)
     if len(dataset) == 0:
         raise UserError(f"--data {name} {split_option} {split}: has no images; expected at least one")

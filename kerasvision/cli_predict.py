@@ -67,7 +67,7 @@ def predict(
         if draw:
             typer.echo(f"{len(done)} picture{'s' if len(done) > 1 else ''} in {out}", err=True)
     for path, message in failures:
-        print(f"error: SOURCE {path}: {message}", file=sys.stderr)
+        print(f"error: SOURCE {path}: {message.removeprefix(f'{path}: ')}", file=sys.stderr)
     if failures:
         raise typer.Exit(2)
 
@@ -84,7 +84,8 @@ def _predictions(
             except (ValueError, OSError) as error:
                 failures.append((path, message_of(error)))
         if batch:
-            inputs, metas = predictor.preprocess([image for _, image in batch])
+            names, images = zip(*batch, strict=True)
+            inputs, metas = predictor.preprocess(images, [str(name) for name in names])
             results = predictor.postprocess(predictor.network(inputs), inputs, metas)
             for (path, image), result in zip(batch, results, strict=True):
                 yield path, image, result
@@ -98,7 +99,7 @@ def _draw(image, result, task: str, path: Path) -> None:
             image, result.boxes, result.labels, result.scores, result.class_names
         )
     else:
-        drawn = visualize.draw_mask(image, result.mask, result.class_names, result.palette)
+        drawn = visualize.draw_mask(image, result.mask, result.class_names)
     visualize.save_image(drawn, path)
 
 

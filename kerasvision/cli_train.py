@@ -1,6 +1,7 @@
 """``kerasvision train``: fit a model to a data set, resumably."""
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +10,12 @@ import typer
 from kerasvision.cli_inputs import (
     UserError,
     classes_for,
+    import_quietly,
     load_model,
+    message_of,
     naming,
     open_data,
     output_console,
-    task_of,
 )
 
 
@@ -53,38 +55,40 @@ def train(
     train_data = open_data(data, split)
     val_data = _validation_data(data, val_split)
     classes = classes_for(train_data, task)
-    if num_classes is not None and num_classes < len(classes):
+    if num_classes not in (None, len(classes)):
         raise UserError(
-            f"--num-classes {num_classes}: --data {data} has {len(classes)} classes; expected as many or more"
+            f"--num-classes {num_classes}: --data {data} has {len(classes)} classes; leave the option out"
         )
-    _check_run_folder(out, resume)
-    options: dict = {"num_classes": num_classes or len(classes)}
-    if options["num_classes"] == len(classes):
-        options["class_names"] = classes
+    resumes = _resumes(out, resume)
+    options: dict = {"num_classes": len(classes), "class_names": classes}
     if size is not None:
         from kerasvision.ops.resizing import ResizeRule
 
         with naming("--size", f"{size[0]} {size[1]}"):
             options["resize_rule"] = ResizeRule("letterbox", size_hw=size)
+    import_quietly("keras")
     import keras
 
     keras.utils.set_random_seed(seed)
     built = load_model(model, weights, **options)
-    if task_of(built) != task:
-        raise UserError(f"--model {model}: is no model for {task}")
+    from kerasvision.training import NonFiniteLossError
     from kerasvision.training import train as run_training
 
-    history = run_training(
-        built,
-        _first(train_data, limit),
-        val_data,
-        epochs=epochs,
-        batch_size=batch_size,
-        run_dir=out,
-        resume=resume,
-        seed=seed,
-        augment=augment,
-    )
+    try:
+        history = run_training(
+            built,
+            _first(train_data, limit),
+            val_data,
+            epochs=epochs,
+            batch_size=batch_size,
+            run_dir=out,
+            resume=resumes,
+            seed=seed,
+            augment=augment,
+            verbose=1 if sys.stdout.isatty() else 2,  # a bar, or in a log one line for each epoch
+        )
+    except NonFiniteLossError as error:
+        raise UserError(message_of(error)) from error
     _show_history(history, out)
 
 
@@ -100,16 +104,20 @@ def _validation_data(data: str, split: str | None):
     )
 
 
-def _check_run_folder(out: Path, resume: bool) -> None:
+def _resumes(out: Path, resume: bool) -> bool:
+    """Return whether there is a checkpoint to go on from; an error if --resume and --out do not fit."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; expected a folder")
-    used = out.is_dir() and any(out.iterdir())
-    if used and not resume:
+    started = (out / "last.safetensors").exists()
+    if started and not resume:
         raise UserError(
-            f"--out {out}: holds files already; give another folder, or --resume to go on with that run"
+            f"--out {out}: holds a run already; give another folder, or --resume to go on with it"
         )
-    if resume and not used:
-        raise UserError(f"--out {out}: holds no run to --resume; leave --resume out to start one")
+    if resume and not out.exists():
+        raise UserError(f"--out {out}: does not exist; check the path, or leave --resume out to start a run")
+    if resume and not started:
+        typer.echo(f"note: no epoch was finished in {out}; starting from the beginning", err=True)
+    return started
 
 
 def _first(dataset, limit: int | None):
@@ -128,7 +136,7 @@ def _first(dataset, limit: int | None):
 def _show_history(history, out: Path) -> None:
     from rich.table import Table
 
-    metrics = {name: values for name, values in getattr(history, "history", history).items() if len(values)}
+    metrics = {name: values for name, values in history.items() if len(values)}
     table = Table("figure", box=None, pad_edge=False)
     table.add_column("first epoch", justify="right")
     table.add_column("last epoch", justify="right")

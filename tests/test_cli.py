@@ -47,9 +47,9 @@ class FakePredictor:
         try:
             return pixels_of(path)
         except OSError as error:
-            raise ValueError(f"{path} is no image that can be decoded") from error
+            raise ValueError(f"{path}: no image that can be decoded") from error
 
-    def preprocess(self, images):
+    def preprocess(self, images, names=None):
         return np.stack(images), images
 
     def network(self, inputs):
@@ -83,7 +83,7 @@ def fake(monkeypatch):
     monkeypatch.setitem(sys.modules, "kerasvision.inference", SimpleNamespace(Predictor=make))
     for module in (cli_predict, cli_measure, cli_train):
         monkeypatch.setattr(module, "load_model", lambda *_, **__: model)
-        monkeypatch.setattr(module, "task_of", lambda model: model.task)
+        monkeypatch.setattr(module, "task_of", lambda model: model.task, raising=False)
     return model
 
 
@@ -268,7 +268,7 @@ def test_predict_a_corrupt_image_is_named_and_the_others_are_done(fake, scene, t
     assert result.exit_code == 2
     assert "car" in result.stdout and (tmp_path / "out" / "scene.png").exists()
     assert [line for line in result.stderr.splitlines() if line.startswith("error:")] == [
-        f"error: SOURCE {corrupt}: {corrupt} is no image that can be decoded"
+        f"error: SOURCE {corrupt}: no image that can be decoded"
     ]
 
 
@@ -301,6 +301,14 @@ def test_find_images_of_folders_and_patterns_gives_each_once(tmp_path):
 # -- train, evaluate, benchmark ----------------------------------------------------------------------------
 
 
+class NonFiniteLossError(RuntimeError):
+    pass
+
+
+def training_module(train):
+    return SimpleNamespace(train=train, NonFiniteLossError=NonFiniteLossError)
+
+
 @pytest.fixture
 def training(monkeypatch):
     """Replace kerasvision.training.train; returns the arguments of its calls."""
@@ -308,9 +316,9 @@ def training(monkeypatch):
 
     def train(model, train_data, val_data, **options):
         calls.append((model, train_data, val_data, options))
-        return SimpleNamespace(history={"loss": [2.0, 1.0], "val_AP": [0.1, 0.5]})
+        return {"loss": [2.0, 1.0], "val_AP": [0.1, 0.5]}
 
-    monkeypatch.setitem(sys.modules, "kerasvision.training", SimpleNamespace(train=train))
+    monkeypatch.setitem(sys.modules, "kerasvision.training", training_module(train))
     return calls
 
 
@@ -341,6 +349,7 @@ def test_train_passes_on_what_was_asked_and_shows_the_history(fake, training, tm
         "resume": False,
         "seed": 5,
         "augment": True,
+        "verbose": 2,
     }
     name, weights, model_options = loaded[0]
     assert (name, weights) == ("retinanet_resnet10_fpn", "none")
@@ -351,8 +360,8 @@ def test_train_passes_on_what_was_asked_and_shows_the_history(fake, training, tm
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--num-classes", "3"], ["--num-classes 3", "has 7 classes"]),
-        (["--resume"], ["--out", "holds no run to --resume"]),
+        (["--num-classes", "8"], ["--num-classes 8", "has 7 classes"]),
+        (["--resume"], ["--out", "does not exist", "--resume"]),
         (["--split", "trian"], ["--data streets --split trian", "train, validation, test"]),
         (["--val-split", "dev"], ["--data streets --val-split dev"]),
         (["--size", "0", "5"], ["--size 0 5", "size_hw"]),
@@ -364,19 +373,27 @@ def test_train_wrong_arguments_are_user_errors(fake, training, tmp_path, options
     assert training == []
 
 
-def test_train_into_a_used_folder_needs_resume(fake, training, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
+def test_train_resume_goes_on_if_an_epoch_was_finished(fake, training, tmp_path):
     arguments = ["train", "--model", "retinanet_resnet10_fpn", "--data", "streets", "--out", tmp_path]
-    assert_user_error(run(*arguments), "--out", "holds files already", "--resume")
+    result = run(*arguments, "--resume")
+    assert result.exit_code == 0 and "from the beginning" in result.stderr
+    (tmp_path / "last.safetensors").write_bytes(b"")
     assert run(*arguments, "--resume").exit_code == 0
-    assert training[0][3]["resume"] is True
+    assert [call[3]["resume"] for call in training] == [False, True]
+
+
+def test_train_into_a_folder_with_a_run_needs_resume(fake, training, tmp_path):
+    (tmp_path / "last.safetensors").write_bytes(b"")
+    arguments = ["train", "--model", "retinanet_resnet10_fpn", "--data", "streets", "--out", tmp_path]
+    assert_user_error(run(*arguments), "--out", "holds a run already", "--resume")
+    assert training == []
 
 
 def test_train_that_meets_a_non_finite_loss_ends_in_one_line(fake, tmp_path, monkeypatch):
     def train(*_, **__):
-        raise FloatingPointError("box_regression is nan at step 3, images a.jpg")
+        raise NonFiniteLossError("box_regression is nan at step 3, images a.jpg")
 
-    monkeypatch.setitem(sys.modules, "kerasvision.training", SimpleNamespace(train=train))
+    monkeypatch.setitem(sys.modules, "kerasvision.training", training_module(train))
     result = run("train", "--model", "retinanet_resnet10_fpn", "--data", "streets", "--out", tmp_path / "run")
     assert_user_error(result, "box_regression is nan at step 3, images a.jpg")
 
