@@ -91,12 +91,13 @@ def benchmark(
 
     Returns:
         `Results` whose ``document`` holds ``schema``, ``created``, ``data``, ``settings``, ``environment``,
-        ``notes`` and ``models``: a list of dicts of ``name``, ``task``, ``parameters``, ``macs``,
-        ``macs_hw``, ``resize``, ``accuracy`` (``metrics``, ``per_class``, ``images``, ``missing_classes``,
-        ``extra_classes``), ``timing`` (one `timing.time_stages` result per batch size) and ``memory``.
+        ``notes``, ``failures`` (``name`` and ``error`` of models not measured) and ``models``, dicts of:
+        ``name``, ``task``, ``parameters``, ``macs``, ``macs_hw``, ``resize``, ``accuracy`` (``metrics``,
+        ``per_class``, ``images``, ``missing_classes``, ``extra_classes``), ``timing`` (one
+        `timing.time_stages` result per batch size) and ``memory``.
 
     Raises:
-        ValueError: No models, a bad batch size or limit, or a model whose task or classes do not fit.
+        ValueError: No models, a bad batch size or limit, or no model whose task and classes fit.
     """
     if not models:
         raise ValueError("`models` is empty; name at least one model")
@@ -114,21 +115,28 @@ def benchmark(
     total = len(data) if limit is None else min(limit, len(data))
     if total < 1:
         raise ValueError(f"`data` {data.name!r} has no images in split {split!r}")
-    measured, drawn = [], {}
+    measured, drawn, failures = [], {}, []
     with image_files(data, total) as (files, encoded):
         for item, name in zip(models, names, strict=True):
-            result, kept = _measure(
-                item,
-                data,
-                files,
-                batch_sizes=batch_sizes,
-                limit=total,
-                min_batches=min_batches,
-                max_seconds=max_seconds,
-                keep=pictures,
-                load=load,
-                progress=progress or (lambda *_: None),
-            )
+            try:
+                result, kept = _measure(
+                    item,
+                    data,
+                    files,
+                    batch_sizes=batch_sizes,
+                    limit=total,
+                    min_batches=min_batches,
+                    max_seconds=max_seconds,
+                    keep=pictures,
+                    load=load,
+                    progress=progress or (lambda *_: None),
+                )
+            except ValueError as error:
+                # One model that does not fit the data must not cost the measurements of the others.
+                if len(models) == 1 or (name == names[-1] and not measured):
+                    raise
+                failures.append({"name": name, "error": str(error)})
+                continue
             measured.append(result)
             for picture in _draw(data, result["task"], name, kept, picture_threshold):
                 drawn.setdefault((picture.task, picture.image_name, picture.source), picture)
@@ -147,7 +155,11 @@ def benchmark(
         "settings": settings,
         "environment": environment.describe(),
         "models": measured,
-        "notes": _notes(measured, encoded),
+        "failures": failures,
+        "notes": [
+            *(f"{failure['name']} was not measured: {failure['error']}" for failure in failures),
+            *_notes(measured, encoded),
+        ],
     }
     return Results(document, list(drawn.values()))
 

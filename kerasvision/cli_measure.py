@@ -9,6 +9,7 @@ import typer
 from kerasvision.cli_inputs import (
     UserError,
     classes_for,
+    import_quietly,
     list_of_ints,
     load_model,
     naming,
@@ -111,6 +112,7 @@ def benchmark(
     sizes = list_of_ints("--batch-sizes", batch_sizes)
     _check_names(names)
     dataset = open_data(data, split)
+    import_quietly("keras")
     from benchmarks.run import benchmark as run_benchmark
 
     with progress_bar() as progress:
@@ -138,6 +140,10 @@ def benchmark(
     else:
         _print_benchmark(results.document)
     typer.echo(f"report in {page}", err=True)
+    for failure in results.document["failures"]:
+        typer.echo(f"error: --models {failure['name']}: {failure['error']}", err=True)
+    if results.document["failures"]:
+        raise typer.Exit(2)
 
 
 def _check_names(names: list[str]) -> None:

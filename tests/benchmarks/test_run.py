@@ -68,6 +68,25 @@ def test_benchmark_report_is_one_page_that_loads_nothing(fast, models, tiny_set,
     assert text.count('<figure class="plot"') == 2
 
 
+def test_benchmark_goes_on_after_a_model_that_does_not_fit(fast, models, oracle, tiny_set):
+    dogs = oracle(tiny_set, "detection", ("dog",))
+    dogs.model.task = "detection"
+    document = benchmark(
+        [("dogs", dogs), models[1]], tiny_set, batch_sizes=(1,), min_batches=5, pictures=0
+    ).document
+    assert [model["name"] for model in document["models"]] == ["masks"]
+    (failure,) = document["failures"]
+    assert failure["name"] == "dogs" and "none of the data's classes" in failure["error"]
+    assert document["notes"][0].startswith("dogs was not measured: ")
+
+
+def test_benchmark_without_any_model_that_fits_is_an_error(fast, oracle, tiny_set):
+    dogs = oracle(tiny_set, "detection", ("dog",))
+    dogs.model.task = "detection"
+    with pytest.raises(ValueError, match="`model` dogs has none of the data's classes"):
+        benchmark([("dogs", dogs)], tiny_set)
+
+
 def test_benchmark_by_name_loads_each_model_once(fast, models, tiny_set):
     loaded = []
 
