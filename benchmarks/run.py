@@ -268,8 +268,7 @@ def _measure(
             for batch_size in batch_sizes
         ]
     inputs, _ = predictor.preprocess([predictor.read(files[0])])
-    images = inputs["images"] if isinstance(inputs, dict) else inputs
-    input_hw = (int(images.shape[1]), int(images.shape[2]))
+    input_hw = timing.input_shape(inputs)[1:3]
     result = {
         "name": name,
         "task": task,

@@ -97,7 +97,8 @@ def run_batch(predictor, sources: Sequence) -> tuple[dict[str, float], list, Any
     return seconds | {END_TO_END: marks[-1] - marks[0]}, results, inputs
 
 
-def _input_shape(inputs) -> tuple[int, ...]:
+def input_shape(inputs: Any) -> tuple[int, ...]:
+    """Return the shape (B, H, W, 3) of the images in a network's inputs."""
     images = inputs["images"] if isinstance(inputs, dict) else inputs
     return tuple(int(size) for size in images.shape)
 
@@ -181,7 +182,7 @@ def time_stages(
 
     def warm(number: int) -> tuple[float, Any]:
         seconds, _, inputs = run_batch(predictor, batch(number))
-        return seconds[END_TO_END], _input_shape(inputs)
+        return seconds[END_TO_END], input_shape(inputs)
 
     warmed = warm_up(warm, per_pass, max_runs=max(60, per_pass + 10), max_seconds=warm_up_seconds)
     gc.collect()  # the garbage of the warm-up must not be collected on the clock

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -74,6 +74,7 @@ def train(
     from kerasvision.training import NonFiniteLossError
     from kerasvision.training import train as run_training
 
+    verbose: Any = 1 if sys.stdout.isatty() else 2  # a bar, or in a log one line for each epoch
     try:
         history = run_training(
             built,
@@ -85,7 +86,7 @@ def train(
             resume=resumes,
             seed=seed,
             augment=augment,
-            verbose=1 if sys.stdout.isatty() else 2,  # a bar, or in a log one line for each epoch
+            verbose=verbose,
         )
     except NonFiniteLossError as error:
         raise UserError(message_of(error)) from error

@@ -1,0 +1,53 @@
+"""What of the peer needs no torch; that both sides agree is asserted in tests/parity."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmarks.peers import torchvision_retinanet as peer
+
+
+class Tensor:
+    """As much of a torch tensor as `agree` uses."""
+
+    def __init__(self, values):
+        self.values = np.array(values, np.float32)
+
+    def numpy(self):
+        return self.values
+
+
+def test_overlapping_outputs_of_every_anchor_decode_to_the_box():
+    anchors = np.array([[0, 0, 10, 10], [50, 20, 90, 100]], np.float32)
+    raw = peer.overlapping_outputs(anchors, 3, (20, 30, 40, 70), classes=1)
+    # Centre (30, 50), size (20, 40). First anchor: centre (5, 5), size 10: shift 2.5, 4.5; log 2, log 4.
+    np.testing.assert_allclose(raw["deltas"][0, 0], [2.5, 4.5, np.log(2), np.log(4)], rtol=1e-6)
+    # Second: centre (70, 60), size (40, 80): shift −1, −.125; log ½, log ½.
+    np.testing.assert_allclose(raw["deltas"][0, 1], [-1, -0.125, -np.log(2), -np.log(2)], rtol=1e-6)
+    assert (raw["logits"][0, :, 0] >= 1).all() and (raw["logits"][0, :, 1:] == -12).all()
+
+
+def test_overlapping_outputs_of_all_classes_gives_each_anchor_one():
+    raw = peer.overlapping_outputs(np.tile([[0.0, 0, 8, 8]], (50, 1)), 4, (0, 0, 8, 8), classes=4)
+    high = raw["logits"][0] > 0
+    assert (high.sum(axis=1) == 1).all() and high.any(axis=0).all()
+
+
+def test_agree_compares_in_the_order_of_scores():
+    ours = SimpleNamespace(
+        boxes=np.array([[0, 0, 2, 2.5], [5, 5, 6, 6]]), scores=np.array([0.9, 0.5]), labels=np.array([1, 2])
+    )
+    theirs = {"boxes": Tensor([[0, 0, 2, 2]]), "scores": Tensor([0.8]), "labels": Tensor([1])}
+    found = peer.agree(ours, theirs)
+    assert (found["ours"], found["theirs"], found["same_label"]) == (2, 1, 1.0)
+    assert found["largest_score_difference"] == pytest.approx(0.1)
+    assert found["largest_box_difference"] == pytest.approx(0.5)
+
+
+def test_by_turns_flips_the_order_each_time():
+    order = []
+    functions = {name: lambda name=name: order.append(name) or 0.0 for name in "ab"}
+    times = peer._times_by_turns(functions, 2, 0.0)
+    assert "".join(order) == "aaabbb" + "ba" + "ab"
+    assert times == {"a": [0.0, 0.0], "b": [0.0, 0.0]}
