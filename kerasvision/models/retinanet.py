@@ -38,6 +38,9 @@ def octave_sizes(smallest, levels=5):
     return tuple((base, int(base * 2 ** (1 / 3)), int(base * 2 ** (2 / 3))) for base in bases)
 
 
+ANCHOR_SIZES = octave_sizes(32)
+
+
 @keras.saving.register_keras_serializable("kerasvision")
 class DenseHead(keras.layers.Layer):
     """The small convolutional network that RetinaNet slides over every level.
@@ -146,7 +149,7 @@ class RetinaNet(Detector):
         backbone,
         num_classes,
         *,
-        anchor_sizes=octave_sizes(32),
+        anchor_sizes=ANCHOR_SIZES,
         aspect_ratios=(0.5, 1.0, 2.0),
         pyramid_filters=256,
         head_convolutions=4,

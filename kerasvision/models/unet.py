@@ -112,8 +112,8 @@ class UNet(Segmenter):
         features = len(backbone.outputs)
         if len(decoder_filters) not in (features - 1, features):
             raise ValueError(
-                f"`decoder_filters` {tuple(decoder_filters)!r} has {len(decoder_filters)} steps, but the backbone gives "
-                f"{features} features; give {features - 1} steps if the first has stride 1, {features} if 2"
+                f"`decoder_filters` {tuple(decoder_filters)!r} has {len(decoder_filters)} steps, but the backbone "
+                f"gives {features} features; give {features - 1} steps if the first has stride 1, {features} if 2"
             )
         self.backbone = backbone
         self.decoder_filters = tuple(decoder_filters)

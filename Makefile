@@ -1,0 +1,50 @@
+# Everything here needs make and Python 3.11 or newer, nothing else. Each target makes its environment on first use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DEMO ?= demo
+# Quiet start-up of TensorFlow; errors still show.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-parity lint bench clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: $(PYTHON) is older than 3.11; run make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.core
+
+demo: $(VENV)/.core ## Fine-tune a detector and a segmenter, compare them, draw pictures and a report (under 10 minutes)
+	$(BIN)/python examples/demo.py --out $(DEMO)
+
+test: $(VENV)/.dev ## Run the default tests
+	$(BIN)/python -m pytest
+
+test-parity: $(VENV)/.dev ## Compare with the reference implementations
+	$(BIN)/python -m pytest -o addopts="--import-mode=importlib -ra --strict-markers" tests/parity
+
+lint: $(VENV)/.dev ## Run ruff, pyright, import-linter and codespell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+bench: $(VENV)/.dev ## Benchmark the embedded models, and RetinaNet beside torchvision's
+	$(BIN)/kerasvision benchmark --models retinanet_resnet10_fpn.streets,unet_resnet10.streets --data streets --out $(DEMO)/bench
+	$(BIN)/python -m benchmarks.peers.torchvision_retinanet --size 800
+
+clean: ## Remove environments and what the demo made
+	rm -rf .venv demo
