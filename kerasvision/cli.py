@@ -167,9 +167,7 @@ def convert(
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     model: Annotated[str, typer.Option(help="The zoo model that the weights are for.")],
     num_classes: Annotated[int | None, typer.Option(min=1, help="If it is not that of the weights.")] = None,
-    half: Annotated[
-        bool, typer.Option("--half", help="Store kernels as float16, in half the space.")
-    ] = False,
+    half: Annotated[bool, typer.Option("--half", help="Store kernels as float16, in half the space.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Convert a file of weights to this package's own format, which loads without PyTorch.
@@ -185,7 +183,7 @@ def convert(
     if out.exists() and (not overwrite or out.resolve() == source.resolve()):
         raise UserError(f"OUT {out}: exists already; give another name, or --overwrite to replace it")
     classes = {} if num_classes is None else {"num_classes": num_classes}
-    filled = load_model(model, str(source), **classes)
+    filled = load_model(model, str(source), weights_option="SOURCE", **classes)
     with naming("OUT", out):
         out.parent.mkdir(parents=True, exist_ok=True)
         zoo.save_weights(filled, out, name=model.partition(".")[0], float16=half)

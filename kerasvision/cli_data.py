@@ -23,12 +23,8 @@ def show(
     count: Annotated[int, typer.Option(min=1, max=400, help="Number of samples.")] = 12,
     first: Annotated[int, typer.Option(min=0, help="Number of the first sample.")] = 0,
     columns: Annotated[int | None, typer.Option(min=1, help="Samples per row.")] = None,
-    masks: Annotated[
-        bool, typer.Option("--masks/--no-masks", help="Draw masks, where there are any.")
-    ] = True,
-    boxes: Annotated[
-        bool, typer.Option("--boxes/--no-boxes", help="Draw boxes, where there are any.")
-    ] = True,
+    masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Draw masks, where there are any.")] = True,
+    boxes: Annotated[bool, typer.Option("--boxes/--no-boxes", help="Draw boxes, where there are any.")] = True,
 ) -> None:
     """Draw annotated samples on one sheet.
 
@@ -80,9 +76,7 @@ def _draw(sample, dataset, *, masks: bool, boxes: bool):
 def check(
     data: Annotated[str, typer.Argument(help="streets, voc:DIR, coco:DIR or tfds:NAME.")],
     split: Annotated[str, typer.Option(help="Split to check.")] = "train",
-    notes: Annotated[
-        bool, typer.Option("--notes/--no-notes", help="Also what is allowed but unusual.")
-    ] = True,
+    notes: Annotated[bool, typer.Option("--notes/--no-notes", help="Also what is allowed but unusual.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Read every sample and report bad files and annotations by name.
@@ -107,9 +101,7 @@ def check(
         table.add_column("problem", overflow="fold")
         for problem in shown:
             style = "red" if problem.severity == "error" else "dim"
-            table.add_row(
-                Text(problem.severity, style), Text(problem.file), Text(problem.where), Text(problem.message)
-            )
+            table.add_row(Text(problem.severity, style), Text(problem.file), Text(problem.where), Text(problem.message))
         output_console().print(table)
     counted = f"{len(dataset)} samples, {len(errors)} errors, {len(problems) - len(errors)} notes"
     typer.echo(f"{data}, {split} split: {counted}", err=as_json)

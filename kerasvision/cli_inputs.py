@@ -29,7 +29,9 @@ def naming(option: str, value: Any) -> Iterator[None]:
     except UserError:
         raise
     except (ValueError, OSError, ImportError) as error:
-        raise UserError(f"{option} {value}: {message_of(error)}") from error
+        # Remedies of the library are written as Python.
+        message = message_of(error).replace("weights=None", "--weights none")
+        raise UserError(f"{option} {value}: {message}") from error
 
 
 def import_quietly(module: str) -> None:
@@ -65,12 +67,13 @@ def message_of(error: BaseException) -> str:
     return text if len(text) <= 600 else text[:599] + "…"
 
 
-def load_model(name: str, weights: str | None = None, **options: Any) -> Any:
+def load_model(name: str, weights: str | None = None, *, weights_option: str = "--weights", **options: Any) -> Any:
     """Return the model that ``--model`` and ``--weights`` ask for.
 
     Args:
         name: A zoo name, with a tag if wanted, or the path of a ``.keras`` file.
         weights: A tag, the path of a file, ``"none"`` for random weights, or None for the default.
+        weights_option: What messages call `weights`.
         **options: Passed to the builder; only for zoo names.
     """
     if name.endswith(".keras"):
@@ -85,16 +88,14 @@ def load_model(name: str, weights: str | None = None, **options: Any) -> Any:
         with naming("--model", name):
             return zoo.get(name, **options)
     chosen = None if weights.lower() == "none" else weights
-    with naming("--weights", weights):
+    with naming(weights_option, weights):
         return zoo.get(name, weights=chosen, **options)
 
 
 def _load_keras_file(name: str, weights: str | None, options: dict) -> Any:
     path = Path(name).expanduser()
     if not path.is_file():
-        raise UserError(
-            f"--model {name}: no such file; check the path, or give a name that `kerasvision list` shows"
-        )
+        raise UserError(f"--model {name}: no such file; check the path, or give a name that `kerasvision list` shows")
     if options:
         raise UserError(
             f"--model {name}: a .keras file is a finished model; its {', '.join(sorted(options))} cannot "
@@ -168,8 +169,7 @@ def find_images(sources: Sequence[str]) -> list[Path]:
             matches = sorted(entry for entry in path.iterdir() if _is_image(entry))
             if not matches:
                 raise UserError(
-                    f"SOURCE {source}: the folder holds no image; expected files ending in "
-                    f"{', '.join(IMAGE_SUFFIXES)}"
+                    f"SOURCE {source}: the folder holds no image; expected files ending in {', '.join(IMAGE_SUFFIXES)}"
                 )
         elif path.exists():
             matches = [path]

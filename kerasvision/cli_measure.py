@@ -106,9 +106,7 @@ def benchmark(
     """
     names = list(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
     if not names:
-        raise UserError(
-            f"--models {models!r}: expected one name or more, such as unet_resnet10,unet_resnet34"
-        )
+        raise UserError(f"--models {models!r}: expected one name or more, such as unet_resnet10,unet_resnet34")
     sizes = list_of_ints("--batch-sizes", batch_sizes)
     _check_names(names)
     dataset = open_data(data, split)

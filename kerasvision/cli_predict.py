@@ -28,9 +28,7 @@ def predict(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("predictions"),
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Whether to write pictures.")] = True,
-    threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Leave out detections with lower scores.")
-    ] = 0.5,
+    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Leave out detections with lower scores.")] = 0.5,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call of the network.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -72,9 +70,7 @@ def predict(
         raise typer.Exit(2)
 
 
-def _predictions(
-    predictor, paths: Sequence[Path], batch_size: int, failures: list
-) -> Iterator[tuple[Path, Any, Any]]:
+def _predictions(predictor, paths: Sequence[Path], batch_size: int, failures: list) -> Iterator[tuple[Path, Any, Any]]:
     """Yield (path, image, result); files that cannot be read go to `failures` as (path, message)."""
     for first in range(0, len(paths), batch_size):
         batch = []
@@ -95,9 +91,7 @@ def _draw(image, result, task: str, path: Path) -> None:
     from kerasvision import visualize
 
     if task == "detection":
-        drawn = visualize.draw_detections(
-            image, result.boxes, result.labels, result.scores, result.class_names
-        )
+        drawn = visualize.draw_detections(image, result.boxes, result.labels, result.scores, result.class_names)
     else:
         drawn = visualize.draw_mask(image, result.mask, result.class_names)
     visualize.save_image(drawn, path)

@@ -56,9 +56,7 @@ def train(
     val_data = _validation_data(data, val_split)
     classes = classes_for(train_data, task)
     if num_classes not in (None, len(classes)):
-        raise UserError(
-            f"--num-classes {num_classes}: --data {data} has {len(classes)} classes; leave the option out"
-        )
+        raise UserError(f"--num-classes {num_classes}: --data {data} has {len(classes)} classes; leave the option out")
     resumes = _resumes(out, resume)
     options: dict = {"num_classes": len(classes), "class_names": classes}
     if size is not None:
@@ -100,9 +98,7 @@ def _validation_data(data: str, split: str | None):
     for usual in ("validation", "val"):  # TensorFlow Datasets' word, and VOC's and COCO's
         with contextlib.suppress(UserError):
             return open_data(data, usual)
-    raise UserError(
-        f"--val-split: --data {data} has neither 'validation' nor 'val'; name the split, or 'none'"
-    )
+    raise UserError(f"--val-split: --data {data} has neither 'validation' nor 'val'; name the split, or 'none'")
 
 
 def _resumes(out: Path, resume: bool) -> bool:
@@ -111,9 +107,7 @@ def _resumes(out: Path, resume: bool) -> bool:
         raise UserError(f"--out {out}: is a file; expected a folder")
     started = (out / "last.safetensors").exists()
     if started and not resume:
-        raise UserError(
-            f"--out {out}: holds a run already; give another folder, or --resume to go on with it"
-        )
+        raise UserError(f"--out {out}: holds a run already; give another folder, or --resume to go on with it")
     if resume and not out.exists():
         raise UserError(f"--out {out}: does not exist; check the path, or leave --resume out to start a run")
     if resume and not started:
@@ -128,9 +122,7 @@ def _first(dataset, limit: int | None):
     import copy
 
     shortened = copy.copy(dataset)
-    shortened.__class__ = type(
-        f"First{type(dataset).__name__}", (type(dataset),), {"__len__": lambda _: limit}
-    )
+    shortened.__class__ = type(f"First{type(dataset).__name__}", (type(dataset),), {"__len__": lambda _: limit})
     return shortened
 
 
