@@ -47,9 +47,7 @@ def cached_path(url: str, sha256: str) -> Path:
     return cache_dir() / name
 
 
-def fetch(
-    url: str, sha256: str, *, size_bytes: int | None = None, verify: bool = False, timeout: float = 30.0
-) -> Path:
+def fetch(url: str, sha256: str, *, size_bytes: int | None = None, verify: bool = False, timeout: float = 30.0) -> Path:
     """Return the local file of a published address, downloading it on first use.
 
     Args:
@@ -89,7 +87,9 @@ def fetch(
         raise
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        reason = f"HTTP {error.code} {reason}" if isinstance(error, urllib.error.HTTPError) else reason
+        if isinstance(error, urllib.error.HTTPError):  # which holds the server's answer open
+            reason = f"HTTP {error.code} {reason}"
+            error.close()
         raise DownloadError(
             f"cannot download {url} ({reason}). Connect to the network, or put the file at {path} by hand, "
             "or pass weights=None for random weights"

@@ -82,8 +82,7 @@ def as_panel(entry: "Entry") -> "Panel":
 
 def _figures(figures) -> str:
     return ", ".join(
-        f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}"
-        for name, value in figures.items()
+        f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}" for name, value in figures.items()
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Settings that weights do not depend on, and those that `_fill` looks after itself.
 _NEUTRAL = frozenset({"name", "dtype", "recipe", "num_classes", "class_names", "resize_rule", "trainable"})
 _log = logging.getLogger("kerasvision.zoo")
-_PTH_ENDINGS = (".pth", ".pt", ".bin")
+_PTH_ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # .pth.tar is a habit; no tar archive inside
 _READABLE = "*.pth or *.pt (PyTorch), *.safetensors, *.weights.h5, *.keras"
 
 
@@ -101,9 +101,7 @@ def _choose(entry: Entry, tag: str | None, weights: Any) -> Weights | Path | Non
     """Return the weights meant by a name's tag and the argument `weights`."""
     if tag is not None:
         if not isinstance(weights, _Default):
-            raise ValueError(
-                f"`name` '{entry.name}.{tag}' picks weights, but `weights` is {weights!r}; give only one"
-            )
+            raise ValueError(f"`name` '{entry.name}.{tag}' picks weights, but `weights` is {weights!r}; give only one")
         return entry.weights_of(tag)
     if isinstance(weights, _Default):
         return entry.default_weights
@@ -138,11 +136,7 @@ def _of_tag(entry: Entry, weights: Weights) -> _Source:
     else:
         path = cache.fetch(weights.source, weights.sha256, size_bytes=weights.size_bytes)
     tensors, metadata = _read_tensors(path)
-    return (
-        _published(path, label, weights, tensors)
-        if metadata is None
-        else _native(path, label, tensors, metadata)
-    )
+    return _published(path, label, weights, tensors) if metadata is None else _native(path, label, tensors, metadata)
 
 
 def _published(path: Path, label: str, weights: Weights, tensors: Mapping[str, np.ndarray]) -> _Source:
@@ -221,9 +215,7 @@ def _of_keras_archive(entry: Entry, path: Path) -> _Source:
     return _native(path, path.name, tensors, native.Metadata.of(saved))
 
 
-def _fill(
-    entry: Entry, source: _Source, num_classes: int | None, options: Mapping[str, Any]
-) -> "keras.Model":
+def _fill(entry: Entry, source: _Source, num_classes: int | None, options: Mapping[str, Any]) -> "keras.Model":
     """Build the model that the weights are for and fill it."""
     classes = num_classes or source.num_classes
     changed = source.num_classes is not None and classes != source.num_classes
@@ -290,9 +282,7 @@ def _rebuilt_as_saved(
     return model, {".".join(path): values for path, values in differing.items() if path[-1] not in options}
 
 
-def _differences(
-    saved: Any, built: Any, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], tuple]]:
+def _differences(saved: Any, built: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], tuple]]:
     """Yield (path, (saved value, built value)) where two configurations differ in what may change outputs."""
     if isinstance(saved, dict) and isinstance(built, dict):
         for key, value in saved.items():

@@ -131,9 +131,7 @@ def save_weights(
     for variable_name, variable in variable_names(model).items():
         array = to_numpy(variable).astype(np.float32)
         if not np.isfinite(array).all():
-            raise WeightsError(
-                f"{variable_name} holds values that are not finite; such weights are not saved"
-            )
+            raise WeightsError(f"{variable_name} holds values that are not finite; such weights are not saved")
         if float16 and array.ndim > 1 and np.abs(array).max(initial=0) <= np.finfo(np.float16).max:
             array = array.astype(np.float16)
         tensors[variable_name] = np.ascontiguousarray(array)

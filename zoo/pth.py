@@ -15,6 +15,7 @@ import math
 import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,7 @@ _PARAMETERS = frozenset({"torch._utils._rebuild_parameter", "torch.nn.parameter.
 _MAPPINGS = frozenset({"collections.OrderedDict", "collections.Counter"})
 # What training scripts leave beside the weights; it is read over, not read.
 _SKIPPED = frozenset({"argparse.Namespace", "torch.Size", "torch.device"})
-_KNOWN = (
-    _TENSORS | _PARAMETERS | _MAPPINGS | _SKIPPED | frozenset(f"torch.{name}" for name in _STORAGE_DTYPES)
-)
+_KNOWN = _TENSORS | _PARAMETERS | _MAPPINGS | _SKIPPED | frozenset(f"torch.{name}" for name in _STORAGE_DTYPES)
 
 # Keys under which training scripts nest the weights: DETR and torchvision's references, Lightning, others.
 _NESTED_UNDER = ("model", "state_dict", "model_state_dict", "model_ema")
@@ -103,7 +102,7 @@ _PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 _GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
 _MALFORMED = (
     ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, EOFError, struct.error,
-    UnicodeDecodeError, zipfile.BadZipFile, NotImplementedError,
+    UnicodeDecodeError, RuntimeError, OSError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -253,9 +252,7 @@ def _state_dict(top: Any, path: Path) -> dict[str, _Tensor]:
     )
 
 
-def _materialise(
-    tensors: Mapping[str, _Tensor], storage_bytes: Callable, *, big_endian: bool
-) -> dict[str, np.ndarray]:
+def _materialise(tensors: Mapping[str, _Tensor], storage_bytes: Callable, *, big_endian: bool) -> dict[str, np.ndarray]:
     """Cut every tensor out of its storage, each storage read once.
 
     Args:
@@ -433,9 +430,7 @@ class _Interpreter:
             storage, offset, size, stride = arguments[:4]
             if not isinstance(storage, _Storage):
                 raise TypeError(f"a tensor of a {type(storage).__name__}")
-            return _Tensor(
-                storage, _integer(offset), tuple(map(_integer, size)), tuple(map(_integer, stride))
-            )
+            return _Tensor(storage, _integer(offset), tuple(map(_integer, size)), tuple(map(_integer, stride)))
         if callee.name in _PARAMETERS:
             if not isinstance(arguments[0], _Tensor):
                 raise TypeError(f"a parameter of a {type(arguments[0]).__name__}")

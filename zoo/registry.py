@@ -66,9 +66,7 @@ class Weights:
         if not self.source.startswith((EMBEDDED, "https://", "http://")):
             raise ValueError(f"`source` {self.source!r} must begin with https:// or {EMBEDDED}")
         if self.part == "model" and (self.num_classes is None or self.resize_rule is None):
-            raise ValueError(
-                f"weights {self.tag!r} need `num_classes` and `resize_rule`; only a backbone has none"
-            )
+            raise ValueError(f"weights {self.tag!r} need `num_classes` and `resize_rule`; only a backbone has none")
         if isinstance(self.class_names, str):
             if self.class_names not in CLASS_NAMES:
                 raise ValueError(f"`class_names` {self.class_names!r} is unknown; use {list(CLASS_NAMES)}")
