@@ -36,11 +36,19 @@ def save_checkpoint(path, model, *, epoch, history, extra=None):
     }
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    tensors = {name: np.ascontiguousarray(ops.convert_to_numpy(v)) for name, v in _variables(model).items()}
+    tensors = {name: np.array(ops.convert_to_numpy(v), order="C") for name, v in _variables(model).items()}
     save_file(tensors, partial, metadata={"kerasvision": json.dumps(metadata)})
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
+    os.chmod(partial, 0o666 & ~_umask())  # safetensors makes its files private
     os.replace(partial, path)
+
+
+def _umask():
+    """Return the process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def load_checkpoint(path, model):

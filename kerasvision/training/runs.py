@@ -25,7 +25,7 @@ def train(
     cache: bool = False,
     max_boxes: int | None = None,
     validation_freq: int = 1,
-    verbose="auto",
+    verbose: str | int = "auto",
     callbacks=(),
 ) -> dict[str, list]:
     """Train a model, keeping in `run_dir` all that is needed to look at the run or to go on with it.
@@ -94,6 +94,7 @@ def train(
         validation_data=val_data,
         validation_freq=validation_freq,
         callbacks=[*own, *callbacks],
+        shuffle=False,  # pipelines shuffle themselves; Keras warns where it cannot
         verbose=verbose,
     )
     model.save(run_dir / "final.keras")

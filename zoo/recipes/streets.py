@@ -7,6 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
+import keras
+
 from kerasvision.data import Augmentation, pipeline
 from kerasvision.data.streets import CLASSES, MASK_CLASSES, Streets
 from kerasvision.models.base import Detector
@@ -31,6 +33,18 @@ RECIPES = {
 }
 
 
+class StopAfter(keras.callbacks.Callback):
+    """End the training early, on the learning rates of the longer one."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Stop after the given number of epochs."""
+        self.model.stop_training = epoch + 1 >= self.epochs
+
+
 def main():
     """Train one of the models from random weights; with --embed, measure the best and put it into the package."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -39,12 +53,11 @@ def main():
     parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--scenes", type=int, default=4000)
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--stop-after", type=int, help="stop after so many epochs of the schedule of --epochs")
     parser.add_argument("--resume", action="store_true", help="go on from the last epoch in --run-dir")
     parser.add_argument("--embed", action="store_true", help="store the best epoch's weights in zoo/embedded")
     parser.add_argument("--embed-only", action="store_true", help="the same for a run that is finished")
     arguments = parser.parse_args()
-
-    import keras
 
     keras.utils.set_random_seed(0)
     recipe = RECIPES[arguments.model]
@@ -61,12 +74,13 @@ def main():
             cache=True,
             max_boxes=MAX_BOXES,
             verbose=2,
+            callbacks=[] if arguments.stop_after is None else [StopAfter(arguments.stop_after)],
         )
     if arguments.embed or arguments.embed_only:
-        history = json.loads((arguments.run_dir / "history.json").read_text())
         command = (
-            f"python -m zoo.recipes.streets {arguments.model} --run-dir RUN --epochs {len(history['loss'])} "
-            f"--scenes {arguments.scenes} --batch-size {arguments.batch_size} --embed"
+            f"python -m zoo.recipes.streets {arguments.model} --run-dir RUN --epochs {arguments.epochs} "
+            + (f"--stop-after {arguments.stop_after} " if arguments.stop_after else "")
+            + f"--scenes {arguments.scenes} --batch-size {arguments.batch_size} --embed"
         )
         store(arguments.model, load_model(arguments.run_dir / "best.keras"), command)
 
