@@ -27,6 +27,8 @@ def match_by_iou(iou, valid, *, foreground_iou, background_iou, force_best=True)
     Reference: torchvision/models/detection/_utils.py, `Matcher`. Differs from it: a box that overlaps no
     anchor at all is matched to none, where torchvision matches it to every anchor it misses equally.
     """
+    if iou.shape[-2] == 0:  # no backend takes the maximum of nothing
+        return ops.cast(ops.any(iou > 0, axis=-2), "int32") + BACKGROUND  # (..., A)
     iou = ops.where(ops.expand_dims(valid, -1), iou, -1.0)
     best_box = ops.cast(ops.argmax(iou, axis=-2), "int32")  # (..., A)
     best_iou = ops.max(iou, axis=-2)  # (..., A)

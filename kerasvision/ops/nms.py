@@ -8,7 +8,7 @@ def non_max_suppression(boxes_xyxy, scores, labels=None, *, iou_threshold, max_d
     """Greedily keep the best boxes and drop those that overlap a kept box of the same class.
 
     Args:
-        boxes_xyxy: (B, N, 4) absolute pixels.
+        boxes_xyxy: (B, N, 4) absolute pixels; a box with a NaN or infinite coordinate is never kept.
         scores: (B, N); a box of score -inf (or NaN) is never kept.
         labels: (B, N) non-negative integer classes; ``None`` suppresses across all classes.
         iou_threshold: Overlap above which the lower-scored box is dropped.
@@ -23,10 +23,16 @@ def non_max_suppression(boxes_xyxy, scores, labels=None, *, iou_threshold, max_d
     """
     scores = ops.cast(scores, "float32")
     boxes_xyxy = ops.cast(boxes_xyxy, "float32")
-    dropped = ops.isnan(scores)
+    finite = ops.all(ops.isfinite(boxes_xyxy), axis=-1)  # (B, N)
+    dropped = ops.logical_or(ops.isnan(scores), ops.logical_not(finite))
     if score_threshold is not None:
         dropped = ops.logical_or(dropped, scores <= score_threshold)
     scores = ops.where(dropped, -float("inf"), scores)
+    # One such box would otherwise reach all others: the tiles of the classes are as large as the largest.
+    boxes_xyxy = ops.where(ops.expand_dims(finite, -1), boxes_xyxy, 0.0)
+    if boxes_xyxy.shape[1] == 0:
+        shape = (ops.shape(scores)[0], max_detections)
+        return ops.zeros(shape, "int32"), ops.zeros(shape, "bool")
     if labels is not None:
         boxes_xyxy = _separate_classes(boxes_xyxy, labels)
     if keras.backend.backend() == "tensorflow":
@@ -41,10 +47,9 @@ def _separate_classes(boxes_xyxy, labels):
     the number of classes only, and float32 keeps about 1/1000 pixel instead of 1/100.
     """
     labels = ops.cast(labels, "int32")
-    columns = ops.cast(ops.ceil(ops.sqrt(ops.cast(ops.max(labels) + 1, "float32"))), "int32")
-    columns = ops.maximum(columns, 1)
-    lowest = ops.min(boxes_xyxy)
-    extent = ops.max(boxes_xyxy) - lowest + 1
+    columns = ops.cast(ops.ceil(ops.sqrt(ops.cast(ops.max(labels, initial=0) + 1, "float32"))), "int32")
+    lowest = ops.min(boxes_xyxy, initial=0)  # with a start value, as N may turn out to be 0 in a graph
+    extent = ops.max(boxes_xyxy, initial=0) - lowest + 1
     column = ops.cast(labels % columns, "float32") * extent
     row = ops.cast(labels // columns, "float32") * extent
     return boxes_xyxy - lowest + ops.stack([column, row, column, row], axis=-1)

@@ -40,38 +40,43 @@ class ResizeRule:
 
     def __post_init__(self):
         if self.mode not in ("none", "stretch", "shortest_side", "letterbox"):
-            raise ValueError(
-                f"`mode` {self.mode!r} is unknown; use 'none', 'stretch', 'shortest_side' or 'letterbox'"
-            )
+            raise ValueError(f"`mode` {self.mode!r} is unknown; use 'none', 'stretch', 'shortest_side' or 'letterbox'")
         if self.mode in ("stretch", "letterbox"):
             if self.size_hw is None or len(self.size_hw) != 2 or min(self.size_hw) < 1:
-                raise ValueError(
-                    f"`size_hw` {self.size_hw!r} must be (height, width) in pixels for mode {self.mode!r}"
-                )
+                raise ValueError(f"`size_hw` {self.size_hw!r} must be (height, width) in pixels for mode {self.mode!r}")
             object.__setattr__(self, "size_hw", (int(self.size_hw[0]), int(self.size_hw[1])))
         if self.mode == "shortest_side" and (self.shortest is None or self.shortest < 1):
             raise ValueError(f"`shortest` {self.shortest!r} must be a positive number of pixels")
+        if self.mode == "shortest_side" and self.longest is not None and self.longest < 1:
+            raise ValueError(f"`longest` {self.longest!r} must be a positive number of pixels, or None for no bound")
 
     def scaled_hw(self, height: int, width: int) -> tuple[int, int]:
         """Return the (height, width) in pixels that an image of this size is resized to, padding excluded."""
         if self.mode == "none":
             return height, width
         if self.mode == "stretch":
+            assert self.size_hw is not None
             return self.size_hw
         if self.mode == "letterbox":
+            assert self.size_hw is not None
             scale = min(self.size_hw[0] / height, self.size_hw[1] / width)
             rounded = round(height * scale), round(width * scale)
         else:
+            assert self.shortest is not None
             scale = self.shortest / min(height, width)
             if self.longest is not None:
                 scale = min(scale, self.longest / max(height, width))
-            # torchvision interpolates with recompute_scale_factor=True, which floors the size.
-            rounded = int(height * scale + 1e-6), int(width * scale + 1e-6)
+            # torchvision interpolates with recompute_scale_factor=True, which floors the product of two doubles:
+            # 194 * (800 / 194) is just under 800, so it resizes 256x194 to 1055x799, and so do we.
+            rounded = int(height * scale), int(width * scale)
         return max(1, rounded[0]), max(1, rounded[1])
 
     def canvas_hw(self, height: int, width: int) -> tuple[int, int]:
         """Return the (height, width) in pixels of the network's input, padding included."""
-        return self.size_hw if self.mode == "letterbox" else self.scaled_hw(height, width)
+        if self.mode == "letterbox":
+            assert self.size_hw is not None
+            return self.size_hw
+        return self.scaled_hw(height, width)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Resize one image bilinearly, without padding.

@@ -1,0 +1,277 @@
+"""Ops and layers against torchvision's."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import ops
+from torchvision.models.detection._utils import Matcher
+from torchvision.models.detection.anchor_utils import AnchorGenerator as TorchAnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import _resize_image_and_masks
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.resnet import ResNet as TorchResNet
+from torchvision.ops import batched_nms, generalized_box_iou
+from torchvision.ops.feature_pyramid_network import (
+    FeaturePyramidNetwork,
+    LastLevelMaxPool,
+    LastLevelP6P7,
+)
+
+from kerasvision.backbones.resnet import ResNet
+from kerasvision.layers import AnchorGenerator, ConvolutionBlock, FeaturePyramid
+from kerasvision.ops import boxes
+from kerasvision.ops.matching import match_by_iou
+from kerasvision.ops.nms import non_max_suppression
+from kerasvision.ops.resizing import ResizeRule
+
+
+def _random_boxes(seed, *shape, side=200.0):
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, side, (*shape, 2))
+    return np.concatenate([corners, corners + rng.uniform(1, side / 2, (*shape, 2))], axis=-1).astype(np.float32)
+
+
+def _to_torch(channels_last):
+    return torch.from_numpy(np.moveaxis(channels_last, -1, 1).copy())
+
+
+def _to_numpy(channels_first):
+    return np.moveaxis(channels_first.detach().numpy(), 1, -1)
+
+
+@pytest.mark.parametrize("classes", [1, 5, 91])
+@pytest.mark.parametrize("iou_threshold", [0.3, 0.5, 0.7])
+def test_nms_equals_torchvision_batched_nms(classes, iou_threshold):
+    rng = np.random.default_rng(classes)
+    count = 400
+    candidates = _random_boxes(classes, count)
+    scores = rng.permutation(np.linspace(0, 1, count, dtype=np.float32))
+    labels = rng.integers(0, classes, count)
+    expected = batched_nms(
+        torch.from_numpy(candidates), torch.from_numpy(scores), torch.from_numpy(labels), iou_threshold
+    )[:100].numpy()
+    indices, valid = non_max_suppression(
+        candidates[None], scores[None], labels[None], iou_threshold=iou_threshold, max_detections=100
+    )
+    np.testing.assert_array_equal(indices.numpy()[valid.numpy()], expected)
+
+
+def test_giou_equals_torchvision():
+    first, second = _random_boxes(0, 40), _random_boxes(1, 60)
+    expected = generalized_box_iou(torch.from_numpy(first), torch.from_numpy(second)).numpy()
+    found = boxes.giou(ops.convert_to_tensor(first[:, None]), ops.convert_to_tensor(second[None]))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("low_quality", [True, False])
+@pytest.mark.parametrize("seed", range(5))
+def test_matcher_equals_torchvision(seed, low_quality):
+    truth, anchors = _random_boxes(seed, 12), _random_boxes(seed + 100, 500)
+    iou = np.array(boxes.pairwise_iou(ops.convert_to_tensor(truth), ops.convert_to_tensor(anchors)))
+    iou[:, 7] = iou[:, 8]  # ties between anchors
+    expected = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)(torch.from_numpy(iou)).numpy()
+    options = {"foreground_iou": 0.5, "background_iou": 0.4, "force_best": low_quality}
+    found = match_by_iou(ops.convert_to_tensor(iou), np.ones(12, bool), **options)
+    np.testing.assert_array_equal(found, expected)
+    assert {-1, -2} < set(expected)
+    padded = np.concatenate([iou, np.random.default_rng(0).uniform(0, 1, (3, 500)).astype(np.float32)])
+    found = match_by_iou(ops.convert_to_tensor(padded), np.arange(15) < 12, **options)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_matcher_without_ground_truth_is_background_as_retinanet_has_it():
+    # torchvision's RetinaNet fills an image without boxes with -1 before its Matcher would raise.
+    found = match_by_iou(ops.zeros((0, 9)), np.ones(0, bool), foreground_iou=0.5, background_iou=0.4)
+    np.testing.assert_array_equal(found, np.full(9, -1))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (100, 75), (37, 211)])
+def test_anchors_equal_torchvision(size):
+    sizes = tuple((s, int(s * 2 ** (1 / 3)), int(s * 2 ** (2 / 3))) for s in (32, 64, 128))
+    ratios = (0.5, 1.0, 2.0)
+    grids = [(-(-size[0] // s), -(-size[1] // s)) for s in (8, 16, 32)]
+    features = [torch.zeros(1, 1, *grid) for grid in grids]
+    images = ImageList(torch.zeros(1, 3, *size), [size])
+    (expected,) = TorchAnchorGenerator(sizes, (ratios,) * 3)(images, features)
+    found = np.concatenate([level.numpy() for level in AnchorGenerator(sizes, ratios)(grids_hw=grids, image_hw=size)])
+    np.testing.assert_array_equal(found, expected.numpy())
+
+
+@pytest.mark.parametrize(("shortest", "longest"), [(800, 1333), (320, 533), (333, 640), (800, 10**9)])
+def test_shortest_side_sizes_equal_torchvision(shortest, longest):
+    rule = ResizeRule("shortest_side", shortest=shortest, longest=longest)
+    rng = np.random.default_rng(0)
+    sizes = [tuple(size) for size in rng.integers(20, 3000, (60, 2)).tolist()]
+    # Ratios like 49 * (800 / 49) fall just under the whole number in floating point, and torchvision floors.
+    sizes += [(side, side) for side in range(1, 60)]
+    for height, width in sizes:
+        scale = min(shortest / min(height, width), longest / max(height, width))
+        # One row or column tells as much as an image, and fits in memory.
+        expected = tuple(
+            torch.nn.functional.interpolate(
+                torch.zeros(1, 1, side), scale_factor=scale, mode="linear", recompute_scale_factor=True
+            ).shape[-1]
+            for side in (height, width)
+        )
+        assert rule.scaled_hw(height, width) == expected, (height, width)
+
+
+@pytest.mark.parametrize("size", [(49, 49), (47, 94), (375, 500), (33, 55), (200, 20), (98, 131)])
+def test_shortest_side_pixels_equal_torchvision(size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.float32)
+    expected, _ = _resize_image_and_masks(_to_torch(image[None])[0], 80, 133)
+    found = ResizeRule("shortest_side", shortest=80, longest=133).apply(image)
+    assert found.shape[:2] == tuple(expected.shape[1:])
+    np.testing.assert_allclose(found, expected.permute(1, 2, 0).numpy(), atol=0.02)
+
+
+def _random_batch_norm(channels, epsilon=1e-5):
+    generator = torch.Generator().manual_seed(1)
+    norm = torch.nn.BatchNorm2d(channels, eps=epsilon)
+    for tensor, low, high in (
+        (norm.weight, 0.5, 1.5),
+        (norm.bias, -1, 1),
+        (norm.running_mean, -1, 1),
+        (norm.running_var, 0.2, 2),
+    ):
+        tensor.data.copy_(low + (high - low) * torch.rand(channels, generator=generator))
+    return norm
+
+
+def _fill_convolution(block, convolution, norm=None):
+    block.kernel.assign(convolution.weight.detach().numpy().transpose(2, 3, 1, 0))
+    if convolution.bias is not None:
+        block.bias.assign(convolution.bias.detach().numpy())
+    if norm is not None:
+        for variable, tensor in (
+            (block.normalization.gamma, norm.weight),
+            (block.normalization.beta, norm.bias),
+            (block.normalization.moving_mean, norm.running_mean),
+            (block.normalization.moving_variance, norm.running_var),
+        ):
+            variable.assign(tensor.detach().numpy())
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "strides", "dilation"),
+    [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (7, 2, 1), (3, 1, 2), (3, 1, 3), (2, 2, 1), (4, 1, 1), (2, 1, 1)],
+)
+@pytest.mark.parametrize("size", [(9, 13), (8, 12)])
+@pytest.mark.parametrize("normalization", ["batch", "frozen_batch"])
+def test_convolution_block_equals_torch(kernel_size, strides, dilation, size, normalization):
+    torch.manual_seed(0)
+    padding = dilation * (kernel_size - 1) // 2
+    convolution = torch.nn.Conv2d(5, 6, kernel_size, strides, padding, dilation, bias=True)
+    norm = _random_batch_norm(6, epsilon=1e-3)
+    block = ConvolutionBlock(
+        6,
+        kernel_size,
+        strides=strides,
+        dilation=dilation,
+        normalization=normalization,
+        epsilon=1e-3,
+        activation="relu",
+        use_bias=True,
+    )
+    block.build((None, None, None, 5))
+    _fill_convolution(block, convolution, norm)
+    inputs = np.random.default_rng(0).normal(size=(2, *size, 5)).astype(np.float32)
+
+    expected = _to_numpy(norm.eval()(convolution(_to_torch(inputs))).relu())
+    found = block(inputs, training=False)
+    assert tuple(found.shape) == block.compute_output_shape(inputs.shape) == expected.shape
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    if normalization == "batch":
+        expected = _to_numpy(norm.train()(convolution(_to_torch(inputs))).relu())
+        np.testing.assert_allclose(block(inputs, training=True), expected, atol=1e-4)
+        # Keras keeps the biased variance of the batch, torch the unbiased one: n / (n - 1).
+        np.testing.assert_allclose(block.normalization.moving_mean, norm.running_mean.numpy(), atol=1e-5)
+        count = expected[..., 0].size
+        old = _random_batch_norm(6).running_var.numpy()
+        torch_batch = (norm.running_var.numpy() - 0.9 * old) / 0.1
+        keras_batch = (np.asarray(block.normalization.moving_variance) - 0.9 * old) / 0.1
+        np.testing.assert_allclose(keras_batch, torch_batch * (count - 1) / count, rtol=1e-3)
+
+
+@pytest.mark.parametrize("coarse_levels", ["p6p7_from_p5", "p6p7_from_c5", "pool", None])
+@pytest.mark.parametrize("size", [(8, 12), (4, 20)])
+def test_feature_pyramid_equals_torchvision(coarse_levels, size):
+    torch.manual_seed(0)
+    channels = (3, 4, 5)
+    extra = {
+        "p6p7_from_p5": LastLevelP6P7(6, 6),
+        "p6p7_from_c5": LastLevelP6P7(5, 6),
+        "pool": LastLevelMaxPool(),
+        None: None,
+    }[coarse_levels]
+    theirs = FeaturePyramidNetwork(channels, 6, extra_blocks=extra)
+    for parameter in theirs.parameters():
+        torch.nn.init.uniform_(parameter, -0.5, 0.5)
+    ours = FeaturePyramid(6, coarse_levels=coarse_levels)
+    ours.build([(None, None, None, c) for c in channels])
+    for level in range(3):
+        _fill_convolution(ours.laterals[level], theirs.inner_blocks[level][0])
+        _fill_convolution(ours.outputs[level], theirs.layer_blocks[level][0])
+    if coarse_levels in ("p6p7_from_p5", "p6p7_from_c5"):
+        _fill_convolution(ours.p6, extra.p6)
+        _fill_convolution(ours.p7, extra.p7)
+    rng = np.random.default_rng(0)
+    features = [
+        rng.normal(size=(2, size[0] * 2 ** (2 - i), size[1] * 2 ** (2 - i), c)).astype(np.float32)
+        for i, c in enumerate(channels)
+    ]
+    expected = theirs({str(i): _to_torch(feature) for i, feature in enumerate(features)}).values()
+    found = ours(features)
+    shapes = ours.compute_output_shape([feature.shape for feature in features])
+    assert len(found) == len(expected) == len(shapes)
+    for level, wanted, shape in zip(found, expected, shapes, strict=True):
+        assert tuple(level.shape) == tuple(shape)
+        np.testing.assert_allclose(level, _to_numpy(wanted), atol=1e-4)
+
+
+def _torch_convolutions(model):
+    """Yield (convolution, norm, our name) of a torchvision ResNet."""
+    yield model.conv1, model.bn1, "stem"
+    for stage in range(1, 5):
+        for index, block in enumerate(getattr(model, f"layer{stage}")):
+            for number in (1, 2, 3):
+                if hasattr(block, f"conv{number}"):
+                    name = f"stage{stage}_block{index}_conv{number}"
+                    yield getattr(block, f"conv{number}"), getattr(block, f"bn{number}"), name
+            if block.downsample is not None:
+                yield *block.downsample, f"stage{stage}_block{index}_downsample"
+
+
+@pytest.mark.parametrize(("block", "torch_block"), [("basic", BasicBlock), ("bottleneck", Bottleneck)])
+def test_resnet_features_equal_torchvision(block, torch_block):
+    torch.manual_seed(0)
+    theirs = TorchResNet(torch_block, [2, 1, 1, 2])
+    ours = ResNet(block, (2, 1, 1, 2))
+    filled = set()
+    for convolution, norm, name in _torch_convolutions(theirs):
+        norm.load_state_dict(_random_batch_norm(norm.num_features).state_dict())
+        _fill_convolution(ours.get_layer(name), convolution, norm)
+        filled.add(name)
+    assert filled == {layer.name for layer in ours.layers if isinstance(layer, ConvolutionBlock)}
+    image = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
+    with torch.no_grad():
+        x = theirs.eval().bn1(theirs.conv1(_to_torch(image))).relu()
+        expected, x = [x], theirs.maxpool(x)
+        for stage in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
+            x = stage(x)
+            expected.append(x)
+    for found, wanted in zip(ours(image, training=False), expected, strict=True):
+        wanted = _to_numpy(wanted)
+        np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_image_normalization_equals_torchvision_on_unit_range():
+    from torchvision.transforms.functional import normalize
+
+    from kerasvision.layers import ImageNormalization
+
+    image = np.random.default_rng(0).integers(0, 256, (1, 5, 7, 3), np.uint8)
+    unit = _to_torch(image.astype(np.float32) / 255)
+    expected = _to_numpy(normalize(unit, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ImageNormalization()(image)), expected, atol=1e-5)
