@@ -18,8 +18,8 @@ class ConvolutionBlock(keras.layers.Layer):
     Args:
         filters: Number of output channels.
         kernel_size: Side of the square kernel.
-        strides: Pixels from one output to the next.
-        dilation: Pixels between the kernel's taps.
+        strides: Pixels from one output to the next; above 1 only with a dilation of 1.
+        dilation: Pixels between the kernel's taps; above 1 only with strides of 1.
         normalization: ``"batch"``, ``"frozen_batch"``, ``"group"`` or ``None``.
         epsilon: Added to the variance by the normalisation.
         activation: Name of a Keras activation, or ``None``.
@@ -41,11 +41,15 @@ class ConvolutionBlock(keras.layers.Layer):
         epsilon=1e-5,
         activation=None,
         use_bias=None,
-        kernel_initializer="he_normal",
-        bias_initializer="zeros",
+        kernel_initializer: str | keras.Initializer = "he_normal",
+        bias_initializer: str | keras.Initializer = "zeros",
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if strides > 1 and dilation > 1:
+            raise ValueError(
+                f"`strides` {strides} and `dilation` {dilation} cannot both be above 1; set one of them to 1"
+            )
         self.filters = filters
         self.kernel_size = kernel_size
         self.strides = strides
@@ -56,7 +60,7 @@ class ConvolutionBlock(keras.layers.Layer):
         self.use_bias = normalization is None if use_bias is None else use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.normalization = make_normalization(normalization, epsilon=epsilon)
+        self.normalization = make_normalization(normalization, epsilon=epsilon, dtype=self.dtype_policy)
 
     def build(self, input_shape):
         """Create the kernel (k, k, C, filters), the bias (filters,) and the normalisation's vectors."""

@@ -97,7 +97,7 @@ def inference_affine(normalization):
     return scale, normalization.beta - normalization.moving_mean * scale
 
 
-def make_normalization(kind, *, epsilon=1e-5, momentum=0.9, groups=32, name="normalization"):
+def make_normalization(kind, *, epsilon=1e-5, momentum=0.9, groups=32, name="normalization", dtype=None):
     """Return a normalisation layer by name, or ``None`` for ``None``.
 
     Args:
@@ -106,6 +106,7 @@ def make_normalization(kind, *, epsilon=1e-5, momentum=0.9, groups=32, name="nor
         momentum: Share of the old moving average kept at each step; PyTorch's momentum is one minus this.
         groups: Number of groups, for ``"group"``.
         name: The layer's name.
+        dtype: The layer's dtype policy; default: Keras's global one.
 
     Raises:
         ValueError: `kind` is none of these.
@@ -113,9 +114,9 @@ def make_normalization(kind, *, epsilon=1e-5, momentum=0.9, groups=32, name="nor
     if kind is None:
         return None
     if kind == "batch":
-        return keras.layers.BatchNormalization(epsilon=epsilon, momentum=momentum, name=name)
+        return keras.layers.BatchNormalization(epsilon=epsilon, momentum=momentum, name=name, dtype=dtype)
     if kind == "frozen_batch":
-        return FrozenBatchNormalization(epsilon=epsilon, name=name)
+        return FrozenBatchNormalization(epsilon=epsilon, name=name, dtype=dtype)
     if kind == "group":
-        return keras.layers.GroupNormalization(groups=groups, epsilon=epsilon, name=name)
+        return keras.layers.GroupNormalization(groups=groups, epsilon=epsilon, name=name, dtype=dtype)
     raise ValueError(f"`normalization` {kind!r} is unknown; use 'batch', 'frozen_batch', 'group' or None")
