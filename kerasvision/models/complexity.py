@@ -40,11 +40,21 @@ def count_macs(model, *, size_hw) -> int:
         for layer in model._flatten_layers(include_self=False)
         if getattr(layer, "kernel", None) is not None and len(layer.kernel.shape) >= 2
     ]
+
+    def starting_anew(call):
+        def started(*args, **kwargs):
+            nonlocal total
+            total = 0  # some backends trace a symbolic call more than once; the last trace counts
+            return call(*args, **kwargs)
+
+        return started
+
     for layer in layers:
         object.__setattr__(layer, "call", counting(layer, layer.call))
+    object.__setattr__(model, "call", starting_anew(model.call))
     try:
         model(keras.KerasTensor((1, *size_hw, 3)))
     finally:
-        for layer in layers:
+        for layer in [*layers, model]:
             object.__delattr__(layer, "call")
     return total

@@ -87,6 +87,10 @@ class Recipe:
     clip_norm: float | None = None
     source: str = ""
 
+    def __post_init__(self):
+        # A saved model's configuration comes back from JSON, which knows lists only.
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+
     def replace(self, **changes) -> "Recipe":
         """Return a copy with some fields changed."""
         return replace(self, **changes)
