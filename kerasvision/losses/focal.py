@@ -19,10 +19,19 @@ def sigmoid_focal_loss(targets, logits, *, alpha=0.25, gamma=2.0):
     Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002, equation 5; torchvision.ops.sigmoid_focal_loss.
     """
     probabilities = ops.sigmoid(logits)
-    # log(1 + exp(-|x|)) + max(x, 0) - x t: the cross-entropy that overflows for no logit.
-    cross_entropy = ops.softplus(-ops.abs(logits)) + ops.maximum(logits, 0) - logits * targets
+    # log(1 + exp(-|x|)) + max(x, 0) - x t: the cross-entropy that overflows for no logit. Written with `where`,
+    # because TensorFlow's |x| and max(x, 0) have slopes of 0 and 1 at x = 0, and the sum would be wrong by 1/2.
+    positive = logits >= 0
+    cross_entropy = (
+        ops.softplus(ops.where(positive, -logits, logits)) + ops.where(positive, logits, 0) - logits * targets
+    )
     miss = probabilities + targets - 2 * probabilities * targets  # 1 - p_t
-    loss = cross_entropy * (ops.square(miss) if gamma == 2 else ops.power(miss, gamma))
+    loss = cross_entropy
+    if gamma == 2:
+        loss = loss * ops.square(miss)
+    elif gamma != 0:
+        # A certain and right answer misses by 0, where the slope of miss^gamma is infinite for gamma under 1.
+        loss = loss * ops.power(ops.maximum(miss, 1e-12), gamma)
     if alpha >= 0:
         loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
     return loss
