@@ -37,13 +37,13 @@ class CocoAP:
             targets: dict of `boxes` (B, M, 4), `labels` (B, M), label -1 being padding, and optionally `ignored`
                 (B, M) bool: regions in which detections count neither as right nor as wrong.
         """
-        ignored = targets.get("ignored", np.zeros_like(np.asarray(targets["labels"]), bool))
+        ignored = targets.get("ignored")
+        if ignored is None:
+            ignored = [np.zeros(len(labels), bool) for labels in targets["labels"]]
         for index in range(len(targets["labels"])):
             self._images += 1
             kept = np.flatnonzero(np.asarray(targets["labels"][index]) >= 0)
-            self._add_truth(
-                *(np.asarray(part[index])[kept] for part in (targets["boxes"], targets["labels"], ignored))
-            )
+            self._add_truth(*(np.asarray(part[index])[kept] for part in (targets["boxes"], targets["labels"], ignored)))
             kept = np.flatnonzero(np.asarray(detections["labels"][index]) >= 0)
             boxes, scores, labels = (
                 np.asarray(detections[name][index], np.float64)[kept] for name in ("boxes", "scores", "labels")
@@ -97,10 +97,11 @@ class CocoAP:
         }
 
     def per_class(self):
-        """Return {label: {"AP": ..., "AP50": ...}} for every class that has ground truth."""
-        labels = sorted({annotation["category_id"] for annotation in self._annotations})
+        """Return {label: {"AP": ..., "AP50": ...}} for every class of the ground truth; NaN if all of it is ignored."""
         if not sum(len(part) for part in self._detections):
-            return {label: {"AP": 0.0, "AP50": 0.0} for label in labels}
+            scored = {a["category_id"]: 0.0 for a in self._annotations if not a["iscrowd"]}
+            labels = sorted({annotation["category_id"] for annotation in self._annotations})
+            return {label: dict.fromkeys(("AP", "AP50"), scored.get(label, float("nan"))) for label in labels}
         labels, evaluator = self._evaluate()
         precision = np.asarray(evaluator.eval["precision"])  # (IoU, recall, class, area, max detections)
         figures = {}

@@ -79,9 +79,9 @@ class SegmentationMetrics(keras.metrics.Metric):
         ignore_class: Mask value of pixels that do not count.
         name: The metric's name.
 
-    `result()` is a dict of `mIoU`, `pixel_accuracy` and `dice`. A mask value that is neither a class nor
-    `ignore_class` makes all three NaN: a graph cannot raise, and leaving such pixels out would hide a wrong
-    mapping of class ids. `out_of_range` counts them.
+    `result()` is a dict of `mIoU`, `pixel_accuracy` and `dice`, NaN if no pixel was counted. A mask value that is
+    neither a class nor `ignore_class` makes all three NaN: a graph cannot raise, and leaving such pixels out would
+    hide a wrong mapping of class ids. `out_of_range` counts them.
     """
 
     def __init__(self, num_classes, *, ignore_class=255, name="segmentation", **kwargs):
@@ -94,14 +94,30 @@ class SegmentationMetrics(keras.metrics.Metric):
         self.out_of_range = self.add_variable(shape=(), initializer="zeros", dtype="int32", name="out_of_range")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Count a batch of masks (B, H, W) and logits (B, H, W, C); pixels of sample weight 0 do not count."""
+        """Count a batch of masks (B, H, W) and logits (B, H, W, C); pixels of sample weight 0 do not count.
+
+        Args:
+            y_true: (B, H, W) or (B, H, W, 1) integer masks.
+            y_pred: (B, H, W, C) logits or probabilities.
+            sample_weight: (B, H, W), or with fewer axes: (B,) weighs whole images.
+
+        Raises:
+            ValueError: `y_pred` has another number of channels than `num_classes`.
+        """
         classes = self.num_classes
+        if y_pred.shape[-1] != classes:
+            raise ValueError(
+                f"`y_pred` has {y_pred.shape[-1]} channels, but `num_classes` is {classes}; make them equal"
+            )
         truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         predictions = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
         counted = ops.ones_like(truth, dtype="bool") if self.ignore_class is None else truth != self.ignore_class
         if sample_weight is not None:
-            weights = ops.broadcast_to(sample_weight, ops.shape(y_true))
-            counted = ops.logical_and(counted, ops.reshape(weights, (-1,)) != 0)
+            weights = ops.convert_to_tensor(sample_weight)
+            while len(weights.shape) < len(y_true.shape):
+                weights = ops.expand_dims(weights, -1)  # (B,) to (B, 1, 1): one weight an image, not a column
+            weights = ops.reshape(ops.broadcast_to(weights, ops.shape(y_true)), (-1,))
+            counted = ops.logical_and(counted, weights != 0)
         valid = ops.logical_and(truth >= 0, truth < classes)
         wrong = ops.sum(ops.cast(ops.logical_and(counted, ops.logical_not(valid)), "int32"))
         self.out_of_range.assign(self.out_of_range + ops.cast(wrong, "int32"))
@@ -125,7 +141,8 @@ class SegmentationMetrics(keras.metrics.Metric):
         right = ops.diagonal(confusion)
         sizes = ops.sum(confusion, axis=0) + ops.sum(confusion, axis=1)
         occurs = ops.cast(sizes > 0, "float32")
-        invalid = ops.where(self.out_of_range > 0, float("nan"), 0.0)
+        undefined = ops.logical_or(ops.convert_to_tensor(self.out_of_range) > 0, ops.sum(sizes) == 0)
+        invalid = ops.where(undefined, float("nan"), 0.0)
 
         def mean(numerator, denominator):
             return ops.sum(numerator / ops.maximum(denominator, 1) * occurs) / ops.maximum(ops.sum(occurs), 1)

@@ -1,0 +1,233 @@
+"""Average precision: cases by hand, and pycocotools on random data."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+
+from kerasvision.metrics import CocoAP
+
+pytest.importorskip("faster_coco_eval")
+
+BOX = [10.0, 10.0, 50.0, 60.0]
+FAR = [100.0, 100.0, 150.0, 150.0]
+
+
+def _batch(boxes, labels, **more):
+    return {
+        "boxes": np.array(boxes, np.float32).reshape(1, -1, 4),
+        "labels": np.array([labels], np.int32),
+        **{name: np.array([values]) for name, values in more.items()},
+    }
+
+
+def _result(detections, targets, **options):
+    metric = CocoAP(**options)
+    metric.add(detections, targets)
+    return metric.result()
+
+
+def test_perfect_detections_have_ap_one():
+    found = _result(_batch([BOX, FAR], [0, 1], scores=[0.9, 0.8]), _batch([BOX, FAR], [0, 1]))
+    assert found == pytest.approx({"AP": 1, "AP50": 1, "AP75": 1})
+
+
+def test_a_box_of_iou_06_counts_at_three_of_ten_thresholds():
+    # 40 x 30 of 40 x 50: IoU 0.6 reaches 0.5, 0.55 and (just) 0.6.
+    found = _result(_batch([[10, 10, 50, 40.01]], [0], scores=[0.9]), _batch([BOX], [0]))
+    assert found == pytest.approx({"AP": 0.3, "AP50": 1, "AP75": 0})
+
+
+def test_a_better_scored_false_detection_halves_the_precision():
+    found = _result(_batch([FAR, BOX], [0, 0], scores=[0.9, 0.8]), _batch([BOX], [0]))
+    assert found["AP50"] == pytest.approx(0.5)
+    found = _result(_batch([FAR, BOX], [0, 0], scores=[0.7, 0.8]), _batch([BOX], [0]))
+    assert found["AP50"] == pytest.approx(1)
+
+
+def test_a_missed_box_costs_its_recall():
+    # Precision 1 up to recall 0.5: 51 of the 101 recall points.
+    found = _result(_batch([BOX], [0], scores=[0.9]), _batch([BOX, FAR], [0, 0]))
+    assert found["AP50"] == pytest.approx(51 / 101)
+
+
+def test_a_wrong_label_is_a_miss():
+    assert _result(_batch([BOX], [1], scores=[0.9]), _batch([BOX], [0]))["AP50"] == 0
+    # Class 0 missed, class 1 found.
+    found = _result(_batch([BOX, FAR], [1, 1], scores=[0.1, 0.9]), _batch([BOX, FAR], [0, 1]))
+    assert found["AP50"] == pytest.approx(0.5)
+
+
+def test_detections_of_classes_without_ground_truth_do_not_count():
+    found = _result(_batch([BOX, FAR], [0, 7], scores=[0.5, 0.9]), _batch([BOX], [0]))
+    assert found["AP"] == pytest.approx(1)
+
+
+def test_padding_counts_on_neither_side():
+    detections = _batch([BOX, [-1] * 4, FAR], [0, -1, -1], scores=[0.9, -1, 0.99])
+    found = _result(detections, _batch([BOX, [0] * 4, FAR], [0, -1, -1]))
+    assert found["AP"] == pytest.approx(1)
+
+
+def test_an_ignored_region_swallows_its_detections():
+    inside = [[100 + 5 * i, 100, 110 + 5 * i, 110] for i in range(4)]
+    detections = _batch([*inside, BOX], [0] * 5, scores=[0.9, 0.9, 0.9, 0.9, 0.5])
+    targets = _batch([BOX, FAR], [0, 0], ignored=[False, True])
+    assert _result(detections, targets)["AP"] == pytest.approx(1)
+    targets = _batch([BOX, FAR], [0, 0])
+    assert _result(detections, targets)["AP50"] < 0.2
+
+
+def test_no_detections_have_ap_zero():
+    found = _result(_batch([], [], scores=[]), _batch([BOX], [0]))
+    assert found == {"AP": 0, "AP50": 0, "AP75": 0}
+
+
+def test_only_detections_of_unknown_classes_have_ap_zero():
+    metric = CocoAP()
+    metric.add(_batch([BOX], [5], scores=[0.9]), _batch([BOX], [0]))
+    assert metric.result() == {"AP": 0, "AP50": 0, "AP75": 0}
+    assert metric.per_class() == {0: {"AP": 0, "AP50": 0}}
+
+
+@pytest.mark.parametrize("detections", [_batch([BOX], [0], scores=[0.9]), _batch([], [], scores=[])])
+def test_no_ground_truth_is_nan(detections):
+    assert all(np.isnan(value) for value in _result(detections, _batch([], [])).values())
+    ignored = _batch([BOX], [0], ignored=[True])
+    assert all(np.isnan(value) for value in _result(detections, ignored).values())
+
+
+def test_nothing_added_is_nan_and_has_no_classes():
+    assert all(np.isnan(value) for value in CocoAP().result().values())
+    assert CocoAP().per_class() == {}
+
+
+def test_per_class_by_hand():
+    metric = CocoAP()
+    metric.add(_batch([BOX], [3], scores=[0.9]), _batch([BOX, FAR, FAR], [3, 8, 9], ignored=[False, False, True]))
+    found = metric.per_class()
+    assert found[3] == pytest.approx({"AP": 1, "AP50": 1})
+    assert found[8] == {"AP": 0, "AP50": 0}
+    assert all(np.isnan(value) for value in found[9].values())
+
+
+def test_per_class_of_only_ignored_boxes_is_nan_without_detections_too():
+    metric = CocoAP()
+    metric.add(_batch([], [], scores=[]), _batch([BOX, FAR], [0, 1], ignored=[False, True]))
+    found = metric.per_class()
+    assert found[0] == {"AP": 0, "AP50": 0}
+    assert all(np.isnan(value) for value in found[1].values())
+
+
+def test_images_of_different_counts_may_be_lists():
+    detections = {
+        "boxes": [np.array([BOX]), np.array([BOX, FAR])],
+        "scores": [np.array([0.9]), np.array([0.8, 0.7])],
+        "labels": [np.array([0]), np.array([0, 1])],
+    }
+    targets = {name: detections[name] for name in ("boxes", "labels")}
+    assert _result(detections, targets)["AP"] == pytest.approx(1)
+
+
+def test_result_does_not_depend_on_the_batches():
+    detections, targets = _random(3)
+    together, apart = CocoAP(), CocoAP()
+    together.add(detections, targets)
+    for i in range(len(targets["labels"])):
+        apart.add(*({name: values[i : i + 1] for name, values in part.items()} for part in (detections, targets)))
+    assert together.result() == pytest.approx(apart.result())
+    apart.reset()
+    assert np.isnan(apart.result()["AP"])
+
+
+def test_result_prints_nothing(capfd):
+    _result(*_random(1))
+    assert capfd.readouterr() == ("", "")
+
+
+def _random(seed, *, images=6, detected=30, present=8, classes=3):
+    """Return padded detections (jittered ground truth and noise) and targets with ignored regions."""
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, 200, (images, present, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(4, 150, corners.shape)], -1).astype(np.float32)
+    labels = rng.integers(0, classes, (images, present))
+    ignored = rng.random(labels.shape) < 0.2
+    labels[rng.random(labels.shape) < 0.2] = -1
+    labels[0] = -1  # an image without ground truth
+    source = rng.integers(0, present, (images, detected))
+    found = np.take_along_axis(boxes, source[..., None], 1) + rng.normal(0, 6, (images, detected, 4))
+    found[..., 2:] = np.maximum(found[..., 2:], found[..., :2] + 1)
+    found_labels = np.take_along_axis(labels, source, 1)
+    found_labels = np.where(rng.random(source.shape) < 0.2, rng.integers(0, classes, source.shape), found_labels)
+    found_labels[1] = -1  # an image without detections
+    scores = rng.permutation(images * detected).reshape(images, detected) / (images * detected)
+    targets = {"boxes": boxes, "labels": labels, "ignored": ignored}
+    return {"boxes": found.astype(np.float32), "scores": scores, "labels": found_labels}, targets
+
+
+def _pycocotools(detections, targets):
+    coco = pytest.importorskip("pycocotools.coco")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+
+    def xywh(box):
+        x1, y1, x2, y2 = (float(v) for v in box)
+        return [x1, y1, x2 - x1, y2 - y1]
+
+    annotations, rows = [], []
+    for image, labels in enumerate(targets["labels"]):
+        for k in np.flatnonzero(labels >= 0):
+            box = xywh(targets["boxes"][image, k])
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": int(labels[k]),
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": int(targets["ignored"][image, k]),
+                }
+            )
+        for k in np.flatnonzero(detections["labels"][image] >= 0):
+            rows.append(
+                {
+                    "image_id": image,
+                    "category_id": int(detections["labels"][image, k]),
+                    "bbox": xywh(detections["boxes"][image, k]),
+                    "score": float(detections["scores"][image, k]),
+                }
+            )
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = coco.COCO()
+        truth.dataset = {
+            "images": [{"id": i} for i in range(len(targets["labels"]))],
+            "annotations": annotations,
+            "categories": [{"id": i} for i in sorted({a["category_id"] for a in annotations})],
+        }
+        truth.createIndex()
+        evaluator = cocoeval.COCOeval(truth, truth.loadRes(rows), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return evaluator.stats
+
+
+@pytest.mark.parametrize(
+    ("seed", "options"),
+    [
+        (0, {}),
+        (1, {"classes": 1}),
+        (2, {"images": 15, "present": 3, "classes": 6}),
+        # More than COCO's 100 detections an image and class.
+        (3, {"images": 3, "detected": 260, "present": 40, "classes": 2}),
+    ],
+)
+def test_all_statistics_equal_pycocotools(seed, options):
+    detections, targets = _random(seed, **options)
+    expected = _pycocotools(detections, targets)
+    found = _result(detections, targets, all_statistics=True)
+    assert len(found) == 12
+    np.testing.assert_allclose(list(found.values()), np.where(expected < 0, np.nan, expected), atol=1e-9)
+    assert 0 < found["AP"] < 1
+    assert _result(detections, targets) == {name: found[name] for name in ("AP", "AP50", "AP75")}
+    assert list(found)[-6:] == ["AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"]
