@@ -4,8 +4,8 @@ The photos are three VOC 2011 pictures that the package labelme ships under its 
 are fetched from the package registry as labelme's source archive, which is unpacked, never installed or imported
 (labelme is GPL-3.0). Pass `--voc DIR` to use your own folders instead.
 
-Overfitting three photos shows that targets, losses, gradients, decoding and metrics fit together on real data: a mistake
-in any of them keeps the figures from 1.
+Overfitting three photos shows that targets, losses, gradients, decoding and metrics fit together on real data: a
+mistake in any of them keeps the figures from 1.
 """
 
 import argparse

@@ -77,20 +77,20 @@ class ConvolutionBlock(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         """Convolve, normalise and activate `inputs`."""
-        kernel, shift = self.kernel, self.bias
-        folds = isinstance(self.normalization, FrozenBatchNormalization) or (
-            isinstance(self.normalization, keras.layers.BatchNormalization)
-            and (training is False or training is None or not self.normalization.trainable)
+        kernel, shift, normalization = self.kernel, self.bias, self.normalization
+        folds = isinstance(normalization, FrozenBatchNormalization) or (
+            isinstance(normalization, keras.layers.BatchNormalization)
+            and (not training or not normalization.trainable)
         )
         if folds:
-            scale, norm_shift = inference_affine(self.normalization)
+            scale, norm_shift = inference_affine(normalization)
             kernel = kernel * ops.cast(scale, kernel.dtype)
             shift = norm_shift if shift is None else norm_shift + shift * scale
         outputs = self._convolve(inputs, kernel)
         if shift is not None:
             outputs = outputs + ops.cast(shift, outputs.dtype)
-        if self.normalization is not None and not folds:
-            outputs = self.normalization(outputs, training=training)
+        if normalization is not None and not folds:
+            outputs = normalization(outputs, training=training)
         return self.activation(outputs)
 
     def _convolve(self, inputs, kernel):
@@ -98,17 +98,14 @@ class ConvolutionBlock(keras.layers.Layer):
         padding = "same" if self.kernel_size % 2 and self.strides == 1 else "valid"
         if margin and padding == "valid":
             inputs = ops.pad(inputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-        return ops.conv(
-            inputs, kernel, strides=self.strides, padding=padding, dilation_rate=self.dilation
-        )
+        return ops.conv(inputs, kernel, strides=self.strides, padding=padding, dilation_rate=self.dilation)
 
     def compute_output_shape(self, input_shape):
         """Return (B, H', W', filters)."""
         reach = self.dilation * (self.kernel_size - 1)
         margin = 2 * (reach // 2)
         height, width = (
-            None if size is None else (size + margin - reach - 1) // self.strides + 1
-            for size in input_shape[1:3]
+            None if size is None else (size + margin - reach - 1) // self.strides + 1 for size in input_shape[1:3]
         )
         return (input_shape[0], height, width, self.filters)
 

@@ -7,6 +7,8 @@ from keras import ops
 
 from kerasvision.layers.convolution import ConvolutionBlock
 
+CoarseLevels = Literal["p6p7_from_p5", "p6p7_from_c5", "pool"] | None
+
 # PyTorch's kaiming_uniform_(a=1): uniform within sqrt(3 / fan_in).
 _INITIALIZER = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}
 
@@ -39,7 +41,7 @@ class FeaturePyramid(keras.layers.Layer):
         self,
         filters=256,
         *,
-        coarse_levels: Literal["p6p7_from_p5", "p6p7_from_c5", "pool"] | None = "p6p7_from_p5",
+        coarse_levels: CoarseLevels = "p6p7_from_p5",
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -21,13 +21,19 @@ class NonMaxSuppression(keras.layers.Layer):
     """
 
     def __init__(self, iou_threshold=0.5, max_detections=100, *, per_class=True, **kwargs):
-        super().__init__(**kwargs)
+        # Half precision cannot hold pixel coordinates: bfloat16 has no 1001. Inputs keep their dtype.
+        super().__init__(autocast=False, **kwargs)
         self.iou_threshold = iou_threshold
         self.max_detections = max_detections
         self.per_class = per_class
 
     def call(self, boxes, scores, labels):
         """Select the detections to keep."""
+        if boxes.shape[1] == 0:  # indices need something to point at
+            boxes, scores, labels = (
+                ops.pad(values, ((0, 0), (0, 1), *((0, 0),) * (len(values.shape) - 2)), constant_values=filler)
+                for values, filler in ((boxes, 0), (scores, -float("inf")), (labels, 0))
+            )
         indices, valid = non_max_suppression(
             boxes,
             scores,

@@ -23,7 +23,7 @@ class ImageNormalization(keras.layers.Layer):
     """
 
     def __init__(self, mean=IMAGENET_MEAN, std=IMAGENET_STD, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         if min(std) <= 0:
             raise ValueError(f"`std` {std!r} must be positive; give one standard deviation a channel, 0-255")
         self.mean = tuple(float(value) for value in mean)
@@ -31,10 +31,10 @@ class ImageNormalization(keras.layers.Layer):
 
     def call(self, images):
         """Normalise `images`."""
-        images = ops.cast(images, self.compute_dtype)
-        return (images - ops.cast(self.mean, images.dtype)) * ops.cast(
-            [1 / value for value in self.std], images.dtype
-        )
+        # In float32 to the end: bfloat16 would round bright pixels to whole numbers, and the mean to halves.
+        images = ops.cast(images, "float32")
+        scale = ops.convert_to_tensor([1 / value for value in self.std], "float32")
+        return ops.cast((images - ops.convert_to_tensor(self.mean, "float32")) * scale, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         """Return `input_shape`."""

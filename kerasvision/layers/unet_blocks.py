@@ -80,14 +80,17 @@ class UNetDecoderBlock(keras.layers.Layer):
             filters, normalization=normalization, name="convolutions", dtype=self.dtype_policy
         )
 
-    def build(self, input_shape, skip_shape=None):
-        """Build the up-convolution and the double convolution."""
-        channels = input_shape[-1]
+    def build(self, inputs_shape, skip_shape=None):
+        """Build the up-convolution and the double convolution.
+
+        Keras matches these arguments with those of `call` by name: `inputs` and `inputs_shape`.
+        """
+        channels = inputs_shape[-1]
         if self.up is not None:
-            self.up.build(input_shape)
+            self.up.build(inputs_shape)
             channels = self.filters
         skip_channels = 0 if skip_shape is None else skip_shape[-1]
-        self.convolutions.build((*input_shape[:-1], channels + skip_channels))
+        self.convolutions.build((*inputs_shape[:-1], channels + skip_channels))
 
     def call(self, inputs, skip=None, training=None):
         """Step up."""
@@ -96,10 +99,10 @@ class UNetDecoderBlock(keras.layers.Layer):
             outputs = ops.concatenate([outputs, skip], axis=-1)
         return self.convolutions(outputs, training=training)
 
-    def compute_output_shape(self, input_shape, skip_shape=None):
+    def compute_output_shape(self, inputs_shape, skip_shape=None):
         """Return (B, 2H, 2W, filters)."""
-        sizes = (None if size is None else 2 * size for size in input_shape[1:3])
-        return (input_shape[0], *sizes, self.filters)
+        sizes = (None if size is None else 2 * size for size in inputs_shape[1:3])
+        return (inputs_shape[0], *sizes, self.filters)
 
     def get_config(self):
         """Return the constructor's arguments."""

@@ -1,5 +1,6 @@
 """What all models share: inputs of any size, named losses, recipes; and the two tasks, Detector and Segmenter."""
 
+import itertools
 from dataclasses import asdict
 
 import keras
@@ -265,13 +266,13 @@ class Detector(VisionModel):
         x=None,
         y=None,
         batch_size=None,
-        verbose="auto",
+        verbose: str | int = "auto",
         sample_weight=None,
         steps=None,
         callbacks=None,
         return_dict=False,
         **kwargs,
-    ):
+    ) -> dict | list:
         """Return the mean losses and average precision over a data set, in one pass.
 
         Args:
@@ -299,13 +300,13 @@ class Detector(VisionModel):
             metric.reset()
         batches, count = _batches(x, y, batch_size or 8, steps)
         bar = keras.utils.Progbar(count, verbose=0 if verbose in (0, "auto") and kwargs else int(verbose != 0))
-        own_callbacks = not isinstance(callbacks, keras.callbacks.CallbackList)
-        if own_callbacks:
-            callbacks = keras.callbacks.CallbackList(callbacks, model=self, verbose=0, steps=count)
-        callbacks.on_test_begin()
+        calls = callbacks  # inside fit, the list that fit made
+        if not isinstance(calls, keras.callbacks.CallbackList):
+            calls = keras.callbacks.CallbackList(callbacks, model=self, verbose=0, steps=count)
+        calls.on_test_begin()
         sums, images_seen = dict.fromkeys(self.loss_names, 0.0), 0
         for step, (inputs, targets) in enumerate(batches):
-            callbacks.on_test_batch_begin(step)
+            calls.on_test_batch_begin(step)
             outputs = self._evaluator.predict_on_batch({"inputs": inputs, "targets": targets})
             size = len(outputs["detections"]["boxes"])
             images_seen += size
@@ -315,14 +316,14 @@ class Detector(VisionModel):
             for metric in self.evaluation_metrics:
                 metric.add(outputs["detections"], host_targets)
             bar.update(step + 1)
-            callbacks.on_test_batch_end(step)
+            calls.on_test_batch_end(step)
         if not images_seen:
             raise ValueError("`x` gave no batch to evaluate; check the data set's split and size")
         means = {name: total / images_seen for name, total in sums.items()}
         logs = {"loss": sum(means.values()), **means}
         for metric in self.evaluation_metrics:
             logs.update(metric.result())
-        callbacks.on_test_end(logs)
+        calls.on_test_end(logs)
         return logs if return_dict else list(logs.values())
 
 
@@ -357,15 +358,20 @@ class Segmenter(VisionModel):
 
     def __init__(self, num_classes, **kwargs):
         super().__init__(num_classes, **kwargs)
-        self._cross_entropy = keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, ignore_class=self.ignore_class
-        )
         self._dice = DiceLoss(ignore_class=self.ignore_class)
 
     def losses_from_outputs(self, outputs, inputs, targets):
         """Return cross-entropy and Dice loss of logits (B, H, W, C) against masks (B, H, W)."""
         logits = ops.cast(outputs, "float32")
-        return {"cross_entropy": self._cross_entropy(targets, logits), "dice_loss": self._dice(targets, logits)}
+        # The function, not the class of this name: that one drops the last axis of logits of a single class.
+        cross_entropy = keras.losses.sparse_categorical_crossentropy(
+            targets, logits, from_logits=True, ignore_class=self.ignore_class
+        )  # (B, H, W)
+        counted = ops.sum(ops.cast(targets != self.ignore_class, "float32"))
+        return {
+            "cross_entropy": ops.sum(cross_entropy) / ops.maximum(counted, 1),
+            "dice_loss": self._dice(targets, logits),
+        }
 
     def compile(self, optimizer=None, loss=None, *, metrics=None, **kwargs):
         """Prepare the model for training; see `VisionModel.compile`.
@@ -425,8 +431,5 @@ def _batches(x, y, batch_size, steps):
 
         return map(cut, starts), len(starts)
     _, count = _batch_size_and_steps(x, None, steps)
-    if isinstance(x, keras.utils.PyDataset):
-        iterator = (x[index] for index in range(count))
-    else:
-        iterator = (batch for batch, _ in zip(x, range(count), strict=False)) if steps else iter(x)
-    return (batch[:2] for batch in iterator), count
+    batches = (x[index] for index in range(len(x))) if isinstance(x, keras.utils.PyDataset) else x
+    return (batch[:2] for batch in itertools.islice(batches, steps)), count

@@ -21,6 +21,7 @@ from keras import ops
 
 from kerasvision.backbones.resnet import resnet10, resnet50
 from kerasvision.layers import AnchorGenerator, ConvolutionBlock, FeaturePyramid, NonMaxSuppression
+from kerasvision.layers.feature_pyramid import CoarseLevels
 from kerasvision.losses.focal import sigmoid_focal_loss
 from kerasvision.models.base import Detector, split_inputs
 from kerasvision.models.recipe import Recipe
@@ -153,7 +154,7 @@ class RetinaNet(Detector):
         aspect_ratios=(0.5, 1.0, 2.0),
         pyramid_filters=256,
         head_convolutions=4,
-        coarse_levels="p6p7_from_p5",
+        coarse_levels: CoarseLevels = "p6p7_from_p5",
         foreground_iou=0.5,
         background_iou=0.4,
         score_threshold=0.05,

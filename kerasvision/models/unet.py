@@ -15,6 +15,8 @@ need no cropping. With a backbone (`unet_resnet50`), the contracting path is a p
 the expanding path follows segmentation_models.pytorch: five steps, the last without a skip connection.
 """
 
+from typing import Literal
+
 import keras
 from keras import ops
 
@@ -102,7 +104,7 @@ class UNet(Segmenter):
         num_classes,
         *,
         decoder_filters=(512, 256, 128, 64),
-        upsampling="transpose",
+        upsampling: Literal["transpose", "nearest"] = "transpose",
         normalization=None,
         head_kernel_size=1,
         name="unet",

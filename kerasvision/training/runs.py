@@ -69,8 +69,8 @@ def train(
     }
     if isinstance(train_data, Dataset):
         check_classes(model, train_data)
-        augment = Augmentation() if augment is True else augment or None
-        train_data = pipeline(train_data, training=True, augment=augment, **options)
+        chosen = augment if isinstance(augment, Augmentation) else Augmentation() if augment else None
+        train_data = pipeline(train_data, training=True, augment=chosen, **options)
     if isinstance(val_data, Dataset):
         check_classes(model, val_data)
         val_data = pipeline(val_data, **options)

@@ -99,7 +99,7 @@ def store(name, model, command):
             batch_size=10,
             max_boxes=MAX_BOXES,
         )
-        figures = model.evaluate(batches, return_dict=True, verbose=0)
+        figures = dict(model.evaluate(batches, return_dict=True, verbose=0))
         for figure in ("AP", "AP50", "AP75", "mIoU", "pixel_accuracy", "dice"):
             if figure in figures:
                 measured[f"{variant} test ({len(scenes)}) {figure}"] = round(float(figures[figure]), 4)
