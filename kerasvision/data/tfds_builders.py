@@ -291,8 +291,8 @@ def _find_features(features) -> tuple[str | None, str | None]:
 
     boxes = None
     for key, feature in features.items():
-        inner = getattr(feature, "feature", None)
-        if boxes is None and isinstance(inner, tfds.features.FeaturesDict) and "bbox" in list(inner):
+        inner: Any = getattr(feature, "feature", None)
+        if boxes is None and isinstance(inner, tfds.features.FeaturesDict) and "bbox" in inner:
             boxes = key
     masks = (key for key in MASK_KEYS if key in features and isinstance(features[key], tfds.features.Image))
     return boxes, next(masks, None)

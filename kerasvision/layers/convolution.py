@@ -1,5 +1,7 @@
 """Convolution, normalisation and activation as one layer, padded as PyTorch pads."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -77,7 +79,8 @@ class ConvolutionBlock(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         """Convolve, normalise and activate `inputs`."""
-        kernel, shift, normalization = self.kernel, self.bias, self.normalization
+        kernel, shift = self.kernel, self.bias
+        normalization: Any = self.normalization
         folds = isinstance(normalization, FrozenBatchNormalization) or (
             isinstance(normalization, keras.layers.BatchNormalization)
             and (not training or not normalization.trainable)

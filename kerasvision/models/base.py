@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import asdict
+from typing import Any
 
 import keras
 import numpy as np
@@ -300,7 +301,7 @@ class Detector(VisionModel):
             metric.reset()
         batches, count = _batches(x, y, batch_size or 8, steps)
         bar = keras.utils.Progbar(count, verbose=0 if verbose in (0, "auto") and kwargs else int(verbose != 0))
-        calls = callbacks  # inside fit, the list that fit made
+        calls: Any = callbacks  # inside fit, the list that fit made
         if not isinstance(calls, keras.callbacks.CallbackList):
             calls = keras.callbacks.CallbackList(callbacks, model=self, verbose=0, steps=count)
         calls.on_test_begin()
