@@ -31,6 +31,7 @@ class ResNet(keras.Model):
         normalization: ``"batch"`` or ``"frozen_batch"``, as in `ConvolutionBlock`.
         epsilon: Added to the variance by the normalisation.
         frozen_stages: How many parts are not trained, counting the stem as the first and then the stages.
+        dtype: Dtype policy of every layer; default: Keras's global one.
 
     Call: normalised images (B, H, W, 3), H and W divisible by 32; returns the list C1 to C5 of
     (B, H / s, W / s, C_s), s = 2, 4, 8, 16, 32.
@@ -46,6 +47,7 @@ class ResNet(keras.Model):
         normalization="batch",
         epsilon=1e-5,
         frozen_stages=0,
+        dtype=None,
         name="resnet",
         **kwargs,
     ):
@@ -53,6 +55,8 @@ class ResNet(keras.Model):
             raise ValueError(f"`block` {block!r} is unknown; use 'basic' or 'bottleneck'")
         if not 0 <= frozen_stages <= 5:
             raise ValueError(f"`frozen_stages` {frozen_stages} must be 0 (train all) to 5 (stem and four stages)")
+        if not len(depths) == len(widths) == 4:
+            raise ValueError(f"`depths` {depths} and `widths` {widths} must both list four stages")
         self._block = block
         self._depths = tuple(depths)
         self._widths = tuple(widths)
@@ -60,19 +64,20 @@ class ResNet(keras.Model):
         self._normalization = normalization
         self._epsilon = epsilon
         self._frozen_stages = frozen_stages
+        self._layer_dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
 
         inputs = keras.Input((None, None, 3))
         x = self._convolution(inputs, stem_filters, 7, "stem", strides=2, activation="relu")
         features = [x]
         # After a ReLU, padding with zeros is padding with minus infinity, which is what PyTorch does.
-        x = keras.layers.ZeroPadding2D(1, name="stem_padding")(x)
-        x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
+        x = keras.layers.ZeroPadding2D(1, name="stem_padding", dtype=self._layer_dtype)(x)
+        x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool", dtype=self._layer_dtype)(x)
         for stage, (depth, width) in enumerate(zip(self._depths, self._widths, strict=True), start=1):
             for index in range(depth):
                 strides = 2 if stage > 1 and index == 0 else 1
                 x = self._residual_block(x, width, strides, f"stage{stage}_block{index}")
             features.append(x)
-        super().__init__(inputs, features, name=name, **kwargs)
+        super().__init__(inputs, features, name=name, dtype=self._layer_dtype, **kwargs)
         frozen_parts = ("stem", "stage1", "stage2", "stage3", "stage4")[:frozen_stages]
         for layer in self.layers:
             if layer.name.startswith(frozen_parts):
@@ -88,6 +93,7 @@ class ResNet(keras.Model):
             activation=activation,
             kernel_initializer=keras.initializers.VarianceScaling(**_INITIALIZER),
             name=name,
+            dtype=self._layer_dtype,
         )(x)
 
     def _residual_block(self, x, width, strides, name):
@@ -102,8 +108,8 @@ class ResNet(keras.Model):
         else:
             x = self._convolution(x, width, 3, f"{name}_conv1", strides=strides, activation="relu")
             x = self._convolution(x, width, 3, f"{name}_conv2")
-        x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
-        return keras.layers.ReLU(name=f"{name}_relu")(x)
+        x = keras.layers.Add(name=f"{name}_add", dtype=self._layer_dtype)([x, shortcut])
+        return keras.layers.ReLU(name=f"{name}_relu", dtype=self._layer_dtype)(x)
 
     def get_config(self):
         """Return the constructor's arguments."""
@@ -115,6 +121,8 @@ class ResNet(keras.Model):
             "normalization": self._normalization,
             "epsilon": self._epsilon,
             "frozen_stages": self._frozen_stages,
+            "dtype": keras.dtype_policies.serialize(self._layer_dtype),
+            "trainable": self.trainable,
             "name": self.name,
         }
 

@@ -1,0 +1,335 @@
+"""The other layers: values by hand, shapes, precision; and the configuration of all."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kerasvision import layers
+from kerasvision.layers.feature_pyramid import double_nearest
+
+RNG = np.random.default_rng(0)
+POLICIES = ["float32", "mixed_bfloat16", "mixed_float16"]
+
+
+def _numpy(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+def _dtype(tensor):
+    return keras.backend.standardize_dtype(tensor.dtype)
+
+
+# --- image normalisation
+
+
+def test_image_normalization_by_hand():
+    layer = layers.ImageNormalization(mean=(10, 20, 30), std=(1, 2, 4))
+    image = np.array([[[[11, 24, 22]]]], np.uint8)
+    # 1 / 1, 4 / 2, -8 / 4.
+    np.testing.assert_allclose(_numpy(layer(image)), [[[[1, 2, -2]]]])
+    np.testing.assert_allclose(_numpy(layer(image.astype(np.float32))), [[[[1, 2, -2]]]])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_image_normalization_rounds_only_its_result(policy, dtype):
+    image = RNG.integers(0, 256, (1, 8, 8, 3)).astype(dtype)
+    if dtype == "float32":
+        image = np.clip(image + 0.37, 0, 255).astype(np.float32)  # resized images are not whole
+    layer = layers.ImageNormalization(dtype=policy)
+    found = layer(image)
+    assert _dtype(found) == layer.compute_dtype
+    mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+    expected = (image - mean) / std
+    # Half a unit in the last place: 8, 11 and 24 bits.
+    precision = {"float32": 1e-6, "mixed_float16": 2**-11, "mixed_bfloat16": 2**-8}[policy]
+    np.testing.assert_allclose(_numpy(ops.cast(found, "float32")), expected, rtol=precision, atol=2e-6)
+
+
+def test_image_normalization_of_no_spread_is_refused():
+    with pytest.raises(ValueError, match=r"`std` \(1, 0, 1\) must be positive"):
+        layers.ImageNormalization(std=(1, 0, 1))
+
+
+# --- feature pyramid
+
+
+def _features(size, channels, batch=2):
+    count = len(channels)
+    return [
+        RNG.normal(size=(batch, size[0] << (count - 1 - i), size[1] << (count - 1 - i), c)).astype(np.float32)
+        for i, c in enumerate(channels)
+    ]
+
+
+def test_double_nearest_repeats_pixels():
+    found = _numpy(double_nearest(ops.convert_to_tensor(np.array([[[[1.0], [2.0]]]]))))
+    np.testing.assert_array_equal(found[0, :, :, 0], [[1, 1, 2, 2], [1, 1, 2, 2]])
+
+
+@pytest.mark.parametrize(
+    ("coarse_levels", "coarse"),
+    [("p6p7_from_p5", [(3, 2), (2, 1)]), ("p6p7_from_c5", [(3, 2), (2, 1)]), ("pool", [(3, 2)]), (None, [])],
+)
+def test_feature_pyramid_shapes_round_up_on_coarse_levels(coarse_levels, coarse):
+    layer = layers.FeaturePyramid(6, coarse_levels=coarse_levels)
+    features = _features((5, 3), (2, 3, 4))
+    found = layer(features)
+    expected = [(2, *size, 6) for size in [(20, 12), (10, 6), (5, 3), *coarse]]
+    assert [tuple(level.shape) for level in found] == expected
+    assert [tuple(s) for s in layer.compute_output_shape([f.shape for f in features])] == expected
+
+
+def test_feature_pyramid_of_ones_by_hand():
+    layer = layers.FeaturePyramid(1, coarse_levels=None)
+    layer.build([(None, None, None, 1)] * 2)
+    for block in (*layer.laterals, *layer.outputs):
+        kernel = np.zeros(block.kernel.shape)
+        kernel[kernel.shape[0] // 2, kernel.shape[1] // 2] = 1
+        block.kernel.assign(kernel)
+    fine, coarse = np.full((1, 4, 4, 1), 1.0, np.float32), np.array([[2, 3], [4, 5]], np.float32).reshape(1, 2, 2, 1)
+    found_fine, found_coarse = (_numpy(level) for level in layer([fine, coarse]))
+    np.testing.assert_array_equal(found_coarse, coarse)
+    np.testing.assert_array_equal(found_fine, 1 + coarse.repeat(2, 1).repeat(2, 2))
+
+
+def test_feature_pyramid_traces_with_unknown_size():
+    inputs = [keras.Input((None, None, c)) for c in (2, 3, 4)]
+    model = keras.Model(inputs, layers.FeaturePyramid(6)(inputs))
+    assert [tuple(output.shape) for output in model.outputs] == [(None, None, None, 6)] * 5
+    for size in ((4, 6), (1, 1)):
+        found = model(_features(size, (2, 3, 4)))
+        assert tuple(found[2].shape[1:3]) == size
+
+
+def test_feature_pyramid_unknown_coarse_levels_are_named():
+    with pytest.raises(ValueError, match="`coarse_levels` 'p8' is unknown; use 'p6p7_from_p5'"):
+        layers.FeaturePyramid(8, coarse_levels="p8")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_feature_pyramid_computes_in_its_own_precision(policy):
+    layer = layers.FeaturePyramid(6, dtype=policy)
+    for level in layer(_features((2, 2), (2, 3, 4))):
+        assert _dtype(level) == layer.compute_dtype
+        assert np.isfinite(_numpy(ops.cast(level, "float32"))).all()
+
+
+# --- anchors
+
+
+def test_anchor_generator_by_hand():
+    layer = layers.AnchorGenerator([[4], [8]], aspect_ratios=[1.0])
+    fine, coarse = layer(grids_hw=[(2, 1), (1, 1)], image_hw=(9, 8))
+    # Strides 9 // 2 = 4 and 8; the first anchors are centred on the corner of the image.
+    np.testing.assert_array_equal(_numpy(fine), [[-2, -2, 2, 2], [-2, 2, 2, 6]])
+    np.testing.assert_array_equal(_numpy(coarse), [[-4, -4, 4, 4]])
+    assert layer.anchors_per_cell == 1
+
+
+def test_anchor_generator_stays_in_float32_whatever_the_policy():
+    layer = layers.AnchorGenerator([[4]], [1.0], dtype="mixed_bfloat16")
+    (anchors,) = layer(grids_hw=[(1, 600)], image_hw=(8, 4800))
+    assert _dtype(anchors) == "float32"
+    np.testing.assert_array_equal(_numpy(anchors)[-1], [599 * 8 - 2, -2, 599 * 8 + 2, 2])
+
+
+def test_anchor_generator_wrong_levels_are_named():
+    with pytest.raises(ValueError, match="must list equally many sizes for each level"):
+        layers.AnchorGenerator([[4], [8, 10]])
+    with pytest.raises(ValueError, match="`grids_hw` has 1 levels, but `sizes` describes 2"):
+        layers.AnchorGenerator([[4], [8]])(grids_hw=[(1, 1)], image_hw=(8, 8))
+
+
+# --- non-maximum suppression
+
+BOXES = np.array([[[0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 10], [50, 50, 60, 60]]], np.float32)
+SCORES = np.array([[0.9, 0.8, 0.7, -np.inf]], np.float32)
+LABELS = np.array([[0, 0, 1, 1]])
+
+
+def test_non_max_suppression_by_hand():
+    found = layers.NonMaxSuppression(0.5, 3)(BOXES, SCORES, LABELS)
+    np.testing.assert_array_equal(_numpy(found["boxes"]), [[[0, 0, 10, 10], [0, 0, 10, 10], [-1] * 4]])
+    np.testing.assert_allclose(_numpy(found["scores"]), [[0.9, 0.7, -1]])
+    np.testing.assert_array_equal(_numpy(found["labels"]), [[0, 1, -1]])
+    np.testing.assert_array_equal(_numpy(found["num_detections"]), [2])
+    assert _dtype(found["labels"]) == _dtype(found["num_detections"]) == "int32"
+
+
+def test_non_max_suppression_across_classes():
+    found = layers.NonMaxSuppression(0.5, 3, per_class=False)(BOXES, SCORES, LABELS)
+    np.testing.assert_array_equal(_numpy(found["labels"]), [[0, -1, -1]])
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_non_max_suppression_of_nothing_is_padding(batch):
+    layer = layers.NonMaxSuppression(0.5, 3)
+    found = layer(np.zeros((batch, 0, 4), np.float32), np.zeros((batch, 0), np.float32), np.zeros((batch, 0), np.int32))
+    np.testing.assert_array_equal(_numpy(found["boxes"]), np.full((batch, 3, 4), -1))
+    np.testing.assert_array_equal(_numpy(found["num_detections"]), np.zeros(batch))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_non_max_suppression_keeps_boxes_in_float32_whatever_the_policy(policy):
+    # bfloat16 has no 1001 and float16 no 2049.5.
+    boxes = np.array([[[1001, 2049.5, 1003, 2051.25]]], np.float32)
+    found = layers.NonMaxSuppression(0.5, 1, dtype=policy)(boxes, np.array([[0.987654]], np.float32), np.array([[3]]))
+    np.testing.assert_array_equal(_numpy(found["boxes"]), boxes)
+    assert _dtype(found["boxes"]) == _dtype(found["scores"]) == "float32"
+    np.testing.assert_array_equal(_numpy(found["scores"]), np.array([[0.987654]], np.float32))
+
+
+# --- U-Net blocks
+
+
+@pytest.mark.parametrize("normalization", [None, "batch"])
+@pytest.mark.parametrize("upsampling", ["transpose", "nearest"])
+@pytest.mark.parametrize("with_skip", [True, False])
+def test_unet_decoder_block_shapes_agree(normalization, upsampling, with_skip):
+    layer = layers.UNetDecoderBlock(6, upsampling=upsampling, normalization=normalization)
+    inputs = [RNG.normal(size=(2, 3, 5, 4)).astype(np.float32)]
+    if with_skip:
+        inputs.append(RNG.normal(size=(2, 6, 10, 7)).astype(np.float32))
+    found = layer(*inputs)
+    assert tuple(found.shape) == (2, 6, 10, 6) == tuple(layer.compute_output_shape(*(x.shape for x in inputs)))
+    assert np.isfinite(_numpy(found)).all() and (_numpy(found) >= 0).all()
+
+
+def test_unet_decoder_block_by_hand():
+    layer = layers.UNetDecoderBlock(1)
+    layer.build((None, None, None, 1), (None, None, None, 1))
+    for block, taps in ((layer.convolutions.first, [1, 10]), (layer.convolutions.second, [1])):
+        kernel = np.zeros(block.kernel.shape)
+        kernel[1, 1, :, 0] = taps
+        block.kernel.assign(kernel)
+    skip = np.array([[1, 2], [3, -9]], np.float32).reshape(1, 2, 2, 1)
+    # The one pixel of 5, repeated, plus ten times the skip; -85 falls to the ReLU.
+    found = _numpy(layer(np.full((1, 1, 1, 1), 5, np.float32), skip))[0, :, :, 0]
+    np.testing.assert_allclose(found, [[15, 25], [35, 0]])
+
+
+def test_unet_decoder_block_traces_with_unknown_size():
+    inputs, skip = keras.Input((None, None, 4)), keras.Input((None, None, 3))
+    model = keras.Model([inputs, skip], layers.UNetDecoderBlock(5, upsampling="transpose")(inputs, skip))
+    assert tuple(model.outputs[0].shape) == (None, None, None, 5)
+    found = model([np.zeros((1, 3, 2, 4), np.float32), np.zeros((1, 6, 4, 3), np.float32)])
+    assert tuple(found.shape) == (1, 6, 4, 5)
+
+
+def test_unet_decoder_block_unknown_upsampling_is_named():
+    with pytest.raises(ValueError, match="`upsampling` 'cubic' is unknown; use 'transpose' or 'nearest'"):
+        layers.UNetDecoderBlock(4, upsampling="cubic")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("upsampling", ["transpose", "nearest"])
+@pytest.mark.parametrize("training", [True, False])
+def test_unet_decoder_block_computes_in_its_own_precision(policy, upsampling, training):
+    layer = layers.UNetDecoderBlock(6, upsampling=upsampling, normalization="batch", dtype=policy)
+    found = layer(np.ones((1, 3, 5, 4), np.float32), np.ones((1, 6, 10, 2), np.float32), training=training)
+    assert _dtype(found) == layer.compute_dtype
+    assert np.isfinite(_numpy(ops.cast(found, "float32"))).all()
+
+
+# --- configuration of every layer: no argument at its default
+
+CASES = {
+    "AnchorGenerator": ({"sizes": ((4, 6), (8, 12)), "aspect_ratios": (0.3, 3.0)}, None),
+    "ConvolutionBlock": (
+        {
+            "filters": 5,
+            "kernel_size": 4,
+            "strides": 2,
+            "dilation": 1,
+            "normalization": "batch",
+            "epsilon": 1e-2,
+            "activation": "silu",
+            "use_bias": True,
+            "kernel_initializer": keras.initializers.RandomNormal(0, 0.5, seed=1),
+            "bias_initializer": keras.initializers.Constant(0.5),
+        },
+        [(1, 8, 8, 3)],
+    ),
+    "FeaturePyramid": ({"filters": 6, "coarse_levels": "pool"}, [[(1, 4, 4, 2), (1, 2, 2, 3)]]),
+    "FrozenBatchNormalization": ({"epsilon": 0.1}, [(1, 2, 2, 3)]),
+    "ImageNormalization": ({"mean": (1.0, 2.0), "std": (3.0, 4.0)}, [(1, 2, 2, 2)]),
+    "NonMaxSuppression": ({"iou_threshold": 0.7, "max_detections": 7, "per_class": False}, None),
+    "UNetDecoderBlock": (
+        {"filters": 6, "upsampling": "transpose", "normalization": "batch"},
+        [(1, 2, 2, 3), (1, 4, 4, 2)],
+    ),
+    "UNetDoubleConvolution": ({"filters": 6, "normalization": "batch"}, [(1, 2, 2, 3)]),
+}
+
+
+def _random_inputs(shapes):
+    if isinstance(shapes, list):
+        return [_random_inputs(shape) for shape in shapes]
+    return RNG.uniform(0, 255, shapes).astype(np.float32)
+
+
+def test_configs_cover_every_layer():
+    assert set(CASES) == set(layers.__all__)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_config_round_trip_keeps_every_argument(name):
+    arguments, shapes = CASES[name]
+    cls = getattr(layers, name)
+    layer = cls(**arguments, name="given", trainable=False, dtype="mixed_bfloat16")
+    signature = inspect.signature(cls).parameters
+    assert set(arguments) == {p for p in signature if p != "kwargs"}
+    defaults = {p: v.default for p, v in signature.items()}
+    same = [p for p in arguments if arguments[p] == defaults[p]]
+    assert same == (["dilation"] if name == "ConvolutionBlock" else []), "the test must use no default"
+
+    restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert type(restored) is cls
+    assert restored.get_config() == layer.get_config()
+    assert (restored.name, restored.trainable, restored.dtype_policy.name) == ("given", False, "mixed_bfloat16")
+    for argument, value in arguments.items():
+        found = getattr(restored, "normalization_kind" if (name, argument) == _RENAMED else argument)
+        if argument == "activation":
+            assert found is keras.activations.silu
+        elif isinstance(value, keras.initializers.Initializer):
+            assert type(found) is type(value) and found.get_config() == value.get_config()
+        else:
+            assert found == value, argument
+    if shapes is not None:
+        inputs = _random_inputs(shapes)
+        expected = layer(*inputs)
+        restored(*inputs)
+        restored.set_weights(layer.get_weights())
+        for mine, wanted in zip(_flat(restored(*inputs)), _flat(expected), strict=True):
+            np.testing.assert_array_equal(_numpy(ops.cast(mine, "float32")), _numpy(ops.cast(wanted, "float32")))
+
+
+_RENAMED = ("ConvolutionBlock", "normalization")
+
+
+def _flat(outputs):
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
+def test_convolution_block_dilation_comes_back():
+    block = layers.ConvolutionBlock(5, 3, dilation=4)
+    assert layers.ConvolutionBlock.from_config(block.get_config()).dilation == 4
+
+
+def test_layers_survive_saving_a_model(tmp_path):
+    inputs = keras.Input((None, None, 3))
+    x = layers.ImageNormalization()(inputs)
+    fine = layers.ConvolutionBlock(4, 3, normalization="frozen_batch", activation="relu")(x)
+    coarse = layers.ConvolutionBlock(5, 3, strides=2, normalization="batch")(fine)
+    p, q = layers.FeaturePyramid(4, coarse_levels=None)([fine, coarse])
+    model = keras.Model(inputs, layers.UNetDecoderBlock(3, upsampling="transpose")(q, p))
+    image = RNG.uniform(0, 255, (1, 6, 8, 3)).astype(np.float32)
+    for variable in model.weights:  # statistics and biases that are not trivial
+        variable.assign(RNG.uniform(0.5, 1, variable.shape))
+    model.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(_numpy(restored(image)), _numpy(model(image)))
