@@ -157,9 +157,9 @@ class VisionModel(keras.Model):
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def get_compile_config(self):
-        """Return what `compile_from_config` needs."""
+        """Return what `compile_from_config` needs; nothing for a model that was never compiled."""
         config = super().get_compile_config()
-        return None if config is None else {**config, "uses_recipe": self._uses_recipe}
+        return {**config, "uses_recipe": self._uses_recipe} if config else config
 
     def compile_from_config(self, config):
         """Compile as a saved model was compiled, and create the optimizer's variables for its state."""

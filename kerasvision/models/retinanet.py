@@ -210,6 +210,9 @@ class RetinaNet(Detector):
     def anchors(self, inputs):
         """Return the anchors of each level for these inputs: a list of float32 (A_l, 4) `xyxy` pixels."""
         height, width = self.canvas_hw(inputs)
+        if not (isinstance(height, int) and isinstance(width, int)):
+            # One axis of a graph's input may be known and the other not; Keras's layers do not take such a mixture.
+            height, width = ops.convert_to_tensor(height, "int32"), ops.convert_to_tensor(width, "int32")
         grids = [(height // stride, width // stride) for stride in (8, 16, 32)]
         for _ in range(2):  # P6 and P7: stride-2 convolutions halve and round up
             grids.append(((grids[-1][0] + 1) // 2, (grids[-1][1] + 1) // 2))
