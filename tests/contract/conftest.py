@@ -1,0 +1,118 @@
+"""Models of the zoo one by one, and one small batch that each of them can learn."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+
+import zoo
+from kerasvision.models.base import Detector
+
+SMALL_PARAMETERS = 5_000_000
+SIZE_HW = (64, 96)
+# Options that make a model's tests affordable where only its width makes it heavy.
+SMALLEST = {"unet": {"widths": (8, 16, 32, 64, 128)}}
+
+
+@pytest.fixture(scope="module", params=zoo.list_models())
+def name(request):
+    """Each model of the zoo; module scope makes pytest run all tests of one before the next is built."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def is_small(name):
+    """Whether compiling the model's training step is affordable in a test."""
+    return zoo.info(name).parameters <= SMALL_PARAMETERS
+
+
+@pytest.fixture(scope="module")
+def get(name):
+    """`get(num_classes)` builds the model with random weights in its smallest form."""
+
+    def build(num_classes):
+        keras.utils.set_random_seed(0)
+        return zoo.get(name, weights=None, num_classes=num_classes, **SMALLEST.get(name, {}))
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def built(get):
+    """The model with three classes. Do not train it: `model` is for that."""
+    return get(3)
+
+
+@pytest.fixture
+def model(built):
+    """The model, whose weights are put back after the test."""
+    before = built.get_weights()
+    yield built
+    built.set_weights(before)
+
+
+@pytest.fixture
+def batch(built):
+    """Two images of a bright square on noise, with the square's box or mask."""
+    return make_batch(isinstance(built, Detector))
+
+
+@pytest.fixture
+def detection_batch():
+    """The batch with boxes."""
+    return make_batch(True)
+
+
+def make_batch(detection):
+    generator = np.random.default_rng(0)
+    height, width = SIZE_HW
+    images = generator.uniform(0, 120, (2, height, width, 3)).astype(np.float32)
+    corners = [(8, 16, 40, 48), (40, 8, 88, 56)]
+    masks = np.zeros((2, height, width), np.int32)
+    for index, (x1, y1, x2, y2) in enumerate(corners):
+        images[index, y1:y2, x1:x2, index] += 130
+        masks[index, y1:y2, x1:x2] = index + 1
+    masks[:, :4] = 255
+    if not detection:
+        return images, masks
+    boxes = np.zeros((2, 3, 4), np.float32)
+    boxes[:, 0] = corners
+    labels = np.full((2, 3), -1, np.int32)
+    labels[:, 0] = (1, 2)
+    return images, {"boxes": boxes, "labels": labels}
+
+
+@pytest.fixture(autouse=True)
+def eager(request):
+    """Run TensorFlow's functions eagerly, unless the test asks for `compiled`: tracing costs more than the steps."""
+    compiled = "compiled" in request.fixturenames and request.getfixturevalue("is_small")
+    if compiled or keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def compiled():
+    """Ask for compiled functions on small models."""
+
+
+@pytest.fixture
+def precision():
+    """Give a context manager that sets the global dtype policy."""
+
+    @contextlib.contextmanager
+    def policy(name):
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(name)
+        try:
+            yield
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    return policy
