@@ -52,7 +52,8 @@ class VisionModel(keras.Model):
         recipe=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Under a mixed policy Keras would round the pixels to 8 bits of mantissa before they are normalised.
+        super().__init__(autocast=False, **kwargs)
         if not isinstance(num_classes, int) or num_classes < 1:
             raise ValueError(f"`num_classes` {num_classes!r} must be a positive integer")
         if class_names is not None and len(class_names) != num_classes:

@@ -94,7 +94,8 @@ class RunRecorder(keras.callbacks.Callback):
             values.extend([None] * (epoch - len(values)))  # validated in some epochs only
             values.append(float(value))
         scores = self._scores()
-        if scores and max(score for score in scores if score is not None) == scores[-1]:
+        known = [score for score in scores if score is not None]
+        if known and scores[-1] == max(known):
             partial = self.run_dir / "best.partial.keras"
             self.model.save(partial)
             os.replace(partial, self.run_dir / "best.keras")
