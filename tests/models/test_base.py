@@ -104,6 +104,7 @@ def test_segmenter_losses_of_known_logits_by_hand(segmenter):
     logits = np.log(np.array([[[[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]]], np.float32))  # (1, 1, 2, 3)
     tensors = [keras.ops.convert_to_tensor(part) for part in (logits, logits, np.array([[[0, 255]]], np.int32))]
     losses = segmenter.losses_from_outputs(*tensors)
+    assert set(losses) == {"cross_entropy", "dice_loss"}
     # One pixel counts. Cross-entropy: -log 0.5. Dice of the one class present: 2 * 0.5 / (0.5 + 1) = 2 / 3.
     assert float(losses["cross_entropy"]) == pytest.approx(0.6931472)
     assert float(losses["dice_loss"]) == pytest.approx(1 / 3)
