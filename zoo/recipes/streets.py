@@ -57,6 +57,7 @@ def main():
     parser.add_argument("--resume", action="store_true", help="go on from the last epoch in --run-dir")
     parser.add_argument("--embed", action="store_true", help="store the best epoch's weights in zoo/embedded")
     parser.add_argument("--embed-only", action="store_true", help="the same for a run that is finished")
+    parser.add_argument("--recorded-command", help="what to record as the recipe of a run of several commands")
     arguments = parser.parse_args()
 
     keras.utils.set_random_seed(0)
@@ -77,7 +78,7 @@ def main():
             callbacks=[] if arguments.stop_after is None else [StopAfter(arguments.stop_after)],
         )
     if arguments.embed or arguments.embed_only:
-        command = (
+        command = arguments.recorded_command or (
             f"python -m zoo.recipes.streets {arguments.model} --run-dir RUN --epochs {arguments.epochs} "
             + (f"--stop-after {arguments.stop_after} " if arguments.stop_after else "")
             + f"--scenes {arguments.scenes} --batch-size {arguments.batch_size} --embed"
