@@ -156,13 +156,15 @@ def test_evaluate_of_nothing_says_so(detector):
 
 
 def test_saved_while_compiled_goes_on_training_alike(segmenter, tmp_path):
-    masks = np.random.default_rng(0).integers(0, 3, (3, 64, 96)).astype(np.int32)
+    # Two images: on a batch of odd size TensorFlow 2.21's gradient of 1x1 convolutions of stride 2 with 8 channels
+    # writes beyond its memory (oneDNN, CPU).
+    images, masks = IMAGES[:2], np.random.default_rng(0).integers(0, 3, (2, 64, 96)).astype(np.int32)
     segmenter.compile()
-    segmenter.train_on_batch(IMAGES, masks)
+    segmenter.train_on_batch(images, masks)
     segmenter.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     for model in (segmenter, loaded):
-        model.train_on_batch(IMAGES, masks)
+        model.train_on_batch(images, masks)
     assert int(loaded.optimizer.iterations) == 2
     for mine, theirs in zip(loaded.variables, segmenter.variables, strict=True):
         np.testing.assert_allclose(
