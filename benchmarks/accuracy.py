@@ -201,8 +201,7 @@ class _DetectionScorer:
         """Return AP, AP50 and AP75, and the AP of each class."""
         figures = self.metric.per_class()
         per_class = {
-            name: _number(figures[index]["AP"]) if index in figures else None
-            for index, name in enumerate(self.names)
+            name: _number(figures[index]["AP"]) if index in figures else None for index, name in enumerate(self.names)
         }
         return {name: float(value) for name, value in self.metric.result().items()}, per_class
 

@@ -159,9 +159,7 @@ def peak_memory() -> Iterator[dict]:
         peak = _status_bytes("VmHWM") if fresh else None
         if peak is not None:
             measured["peak_bytes"] = peak
-            measured["method"] = (
-                "highest resident memory of the process while this model was loaded and run (VmHWM)"
-            )
+            measured["method"] = "highest resident memory of the process while this model was loaded and run (VmHWM)"
         else:
             import resource  # not on Windows
 

@@ -41,9 +41,7 @@ def write(document: dict[str, Any], pictures: Sequence, folder) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(
-        folder / "results.json", json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    _write(folder / "results.json", json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return _write(folder / "report.html", page(document, pictures))
 
 
@@ -67,9 +65,7 @@ def page(document: dict[str, Any], pictures: Sequence = ()) -> str:
     data, here = document["data"], Path(__file__).parent
     environment = document["environment"]
     title = f"Benchmark on {data['name']}, {data['split']} split"
-    colours = {
-        model["name"]: f"var(--c{number % _COLOURS})" for number, model in enumerate(document["models"])
-    }
+    colours = {model["name"]: f"var(--c{number % _COLOURS})" for number, model in enumerate(document["models"])}
     sections = []
     for task, task_title in TASK_TITLES.items():
         models = [model for model in document["models"] if model["task"] == task]
@@ -114,9 +110,7 @@ def _text(value) -> str:
     return html.escape(str(value))
 
 
-def _task_section(
-    task: str, title: str, models: list[dict], pictures: Sequence, colours: dict[str, str]
-) -> str:
+def _task_section(task: str, title: str, models: list[dict], pictures: Sequence, colours: dict[str, str]) -> str:
     parts = [f"<h2>{title}</h2>", f'<div class="card">{_summary_table(task, models, colours)}</div>']
     plot = _plot(task, models, colours)
     if plot:
@@ -258,9 +252,7 @@ def _class_table(task: str, models: list[dict], colours: dict[str, str]) -> str:
             if value is None:
                 cells.append('<td class="few">–</td>')
             else:
-                cells.append(
-                    f'<td class="heat" style="--v:{value:.3f}" data-value="{value:.6f}">{value:.3f}</td>'
-                )
+                cells.append(f'<td class="heat" style="--v:{value:.3f}" data-value="{value:.6f}">{value:.3f}</td>')
         columns.append(cells)
     opened = " open" if len(names) <= 24 else ""
     return f"<details{opened}><summary>{figure} of each class</summary>{_table(heads, columns)}</details>"
@@ -297,9 +289,7 @@ def _samples(pictures: Sequence) -> str:
                 continue
             content = base64.b64encode(visualize.encode_image(picture.pixels, "JPEG", quality=85)).decode()
             height, width = picture.pixels.shape[:2]
-            caption = f"<b>{_text(picture.source)}</b>" + (
-                f" · {_text(name)}" if picture.source == sources[0] else ""
-            )
+            caption = f"<b>{_text(picture.source)}</b>" + (f" · {_text(name)}" if picture.source == sources[0] else "")
             parts.append(
                 f'<figure style="grid-row:{row};grid-column:{sources.index(picture.source) + 1}">'
                 f"<figcaption>{caption}</figcaption>"
@@ -325,15 +315,9 @@ def _facts(document: dict[str, Any]) -> str:
         "backend": f"{environment['backend']}, {environment['precision']}",
         "versions": versions,
         "commit": environment["commit"] or "not a git checkout",
-        "variables": ", ".join(f"{name}={value}" for name, value in environment["variables"].items())
-        or "none set",
+        "variables": ", ".join(f"{name}={value}" for name, value in environment["variables"].items()) or "none set",
         "network input": "; ".join(
-            f"{model['name']} {'×'.join(str(side) for side in model['macs_hw'])}"
-            for model in document["models"]
+            f"{model['name']} {'×'.join(str(side) for side in model['macs_hw'])}" for model in document["models"]
         ),
     }
-    return (
-        '<dl class="facts">'
-        + "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>" for k, v in facts.items())
-        + "</dl>"
-    )
+    return '<dl class="facts">' + "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>" for k, v in facts.items()) + "</dl>"

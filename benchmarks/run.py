@@ -202,8 +202,7 @@ def task_of(model) -> str:
     if isinstance(model, Segmenter):
         return "segmentation"
     raise ValueError(
-        f"`model` is a {type(model).__name__}; expected a kerasvision Detector or Segmenter, "
-        "such as zoo.get gives"
+        f"`model` is a {type(model).__name__}; expected a kerasvision Detector or Segmenter, such as zoo.get gives"
     )
 
 
@@ -261,9 +260,7 @@ def _measure(
                 batch_size,
                 min_batches=min_batches,
                 max_seconds=max_seconds,
-                progress=lambda done, total, size=batch_size: progress(
-                    name, f"time, batch {size}", done, total
-                ),
+                progress=lambda done, total, size=batch_size: progress(name, f"time, batch {size}", done, total),
             )
             for batch_size in batch_sizes
         ]
@@ -320,13 +317,9 @@ def _draw(data, task: str, name: str, kept: list, threshold: float) -> Iterator[
                 scale=scale,
             )
         else:
-            truth = visualize.draw_mask(
-                sample.image, sample.mask, data.mask_classes, data.palette, scale=scale
-            )
+            truth = visualize.draw_mask(sample.image, sample.mask, data.mask_classes, data.palette, scale=scale)
             colours = _matching_colours(result.class_names, data.mask_classes, data.palette)
-            predicted = visualize.draw_mask(
-                sample.image, result.mask, result.class_names, colours, scale=scale
-            )
+            predicted = visualize.draw_mask(sample.image, result.mask, result.class_names, colours, scale=scale)
         yield Picture(sample.name, task, "ground truth", truth)
         yield Picture(sample.name, task, name, predicted)
 
@@ -358,9 +351,7 @@ def _notes(measured: Sequence[dict], written: int) -> list[str]:
     for model in measured:
         name, scores = model["name"], model["accuracy"]
         if scores["missing_classes"]:
-            notes.append(
-                f"{name} does not know {', '.join(scores['missing_classes'])}; they count as not found."
-            )
+            notes.append(f"{name} does not know {', '.join(scores['missing_classes'])}; they count as not found.")
         for times in model["timing"]:
             where = f"{name} at batch {times['batch_size']}"
             if not times["warm_up"]["stable"]:

@@ -272,8 +272,7 @@ def _drawable(boxes_xyxy, labels, scores, class_names, ignored) -> _Boxes:
     # −1 labels are padding; a box that is not finite cannot be drawn.
     keep = np.flatnonzero((labels >= 0) & np.isfinite(boxes).all(axis=1))
     tags = [
-        _tag_text(int(labels[index]), None if scores is None else float(scores[index]), class_names)
-        for index in keep
+        _tag_text(int(labels[index]), None if scores is None else float(scores[index]), class_names) for index in keep
     ]
     order = np.arange(len(keep)) if scores is None else np.argsort(scores[keep], kind="stable")
     return _Boxes(boxes[keep], labels[keep], ignored[keep], tags, order)
@@ -546,9 +545,7 @@ def save_image(image: np.ndarray, path: str | os.PathLike, *, quality: int = 92)
     path = Path(path)
     file_format = _FORMATS.get(path.suffix.lower())
     if file_format is None:
-        raise ValueError(
-            f"`path` {str(path)!r} has the suffix {path.suffix!r}; use one of {', '.join(_FORMATS)}"
-        )
+        raise ValueError(f"`path` {str(path)!r} has the suffix {path.suffix!r}; use one of {', '.join(_FORMATS)}")
     content = encode_image(image, file_format, quality=quality)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)

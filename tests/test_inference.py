@@ -284,9 +284,7 @@ def networks():
     def backbone():
         return resnet10(widths=(8, 8, 8, 8), stem_filters=8)
 
-    detector = RetinaNet(
-        backbone(), 3, pyramid_filters=8, head_convolutions=1, score_threshold=0.0, max_detections=5
-    )
+    detector = RetinaNet(backbone(), 3, pyramid_filters=8, head_convolutions=1, score_threshold=0.0, max_detections=5)
     return [detector, UNet(backbone(), 3, decoder_filters=(8, 8, 8, 8, 8), upsampling="nearest")]
 
 

@@ -195,11 +195,7 @@ def test_grid_places_images_in_rows_by_the_gap():
     images = [np.full((10, 20, 3), value, np.uint8) for value in (10, 20, 30)]
     sheet = grid(images, columns=2, gap=2)
     assert sheet.shape == (2 * 12 + 2, 2 * 22 + 2, 3)
-    assert (
-        (sheet[2:12, 2:22] == 10).all()
-        and (sheet[2:12, 24:44] == 20).all()
-        and (sheet[14:24, 2:22] == 30).all()
-    )
+    assert (sheet[2:12, 2:22] == 10).all() and (sheet[2:12, 24:44] == 20).all() and (sheet[14:24, 2:22] == 30).all()
     assert (sheet[14:24, 24:44] == 255).all()
 
 

@@ -62,9 +62,7 @@ def calibrate(model, image, share: float = 2e-4) -> None:
         transformed, _ = model.transform([image])
         features = list(model.backbone(transformed.tensors).values())
         logits = model.head(features)["cls_logits"].flatten().double()
-        head.weight.mul_(
-            2.0 / float(logits.std())
-        )  # 2: logits of a trained network spread over several units
+        head.weight.mul_(2.0 / float(logits.std()))  # 2: logits of a trained network spread over several units
         logits = logits * (2.0 / float(logits.std()))
         passing = max(1, int(share * logits.numel()))
         head.bias.fill_(float(threshold - logits.kthvalue(logits.numel() - passing).values))
@@ -217,9 +215,7 @@ def _worst_case(predictor, theirs, picture: np.ndarray, repeats: int) -> dict[st
     box = (0.3 * width, 0.3 * height, 0.7 * width, 0.7 * height)
     cases = {}
     for name, classes in (("one class", 1), ("all classes", predictor.model.num_classes)):
-        raw = overlapping_outputs(
-            np.concatenate(host_anchors), predictor.model.num_classes, box, classes=classes
-        )
+        raw = overlapping_outputs(np.concatenate(host_anchors), predictor.model.num_classes, box, classes=classes)
         ours_raw = keras.tree.map_structure(keras.ops.convert_to_tensor, raw)
         split = {
             "cls_logits": list(torch.from_numpy(raw["logits"]).split(sizes, dim=1)),
@@ -235,9 +231,7 @@ def _worst_case(predictor, theirs, picture: np.ndarray, repeats: int) -> dict[st
         def their_decoding(split=split, their_anchors=their_anchors):
             return theirs.postprocess_detections(split, their_anchors, [(height, width)])
 
-        times = _times_by_turns(
-            {"ours": ours, "theirs": lambda run=their_decoding: _timed(run)[0]}, repeats, 0.05
-        )
+        times = _times_by_turns({"ours": ours, "theirs": lambda run=their_decoding: _timed(run)[0]}, repeats, 0.05)
         cases[name] = {
             "boxes": sum(sizes),
             "ours_seconds": statistics.median(times["ours"]),

@@ -89,9 +89,7 @@ class Augmentation:
         values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.init}
         return _restore, (values,)
 
-    def __call__(
-        self, sample: Sample, *, seed: int | Sequence[int], resize: ResizeRule | None = None
-    ) -> Sample:
+    def __call__(self, sample: Sample, *, seed: int | Sequence[int], resize: ResizeRule | None = None) -> Sample:
         """Returns the changed sample; the same seed always gives the same one.
 
         Args:
@@ -116,13 +114,9 @@ class Augmentation:
         slack = [canvas - scaled for canvas, scaled in zip(canvas_hw, scaled_hw, strict=True)]
         top, left = (int(rng.integers(min(0, room), max(0, room) + 1)) for room in slack)
 
-        image, window = self._place(
-            sample.image, mirrored, scaled_hw, (top, left), canvas_hw, resize.antialias
-        )
+        image, window = self._place(sample.image, mirrored, scaled_hw, (top, left), canvas_hw, resize.antialias)
         image[window] = self._recolour(image[window], rng)
-        boxes, keep, hidden = _move_boxes(
-            sample, mirrored, scaled_hw, (top, left), canvas_hw, self.min_visible
-        )
+        boxes, keep, hidden = _move_boxes(sample, mirrored, scaled_hw, (top, left), canvas_hw, self.min_visible)
         mask = instances = None
         if sample.mask is not None:
             mask, _ = _place_labels(sample.mask, mirrored, scaled_hw, (top, left), canvas_hw, IGNORE)

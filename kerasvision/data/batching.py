@@ -50,9 +50,7 @@ class Batches:
         if len(dataset) == 0:
             raise ValueError(f"`dataset` {dataset.name!r} has no samples")
         if augment is not None and not training:
-            raise ValueError(
-                "`augment` is given but training=False; evaluate on unchanged images, or pass both"
-            )
+            raise ValueError("`augment` is given but training=False; evaluate on unchanged images, or pass both")
         if seed < 0:
             raise ValueError(f"`seed` {seed!r} must not be negative")
         if max_boxes is None:
@@ -156,9 +154,7 @@ class Batches:
         elif sample.mask is None:
             raise ValueError(f"{sample.name}: has no mask, which task='segmentation' needs")
         elif sample.mask.shape != sample.size_hw:
-            raise ValueError(
-                f"{sample.name}: mask {sample.mask.shape} and image {sample.size_hw} differ in size"
-            )
+            raise ValueError(f"{sample.name}: mask {sample.mask.shape} and image {sample.size_hw} differ in size")
         if self.augment is not None:
             sample = self.augment(sample, seed=(self.seed, epoch, index), resize=self.resize)
             return sample.image, sample
@@ -189,8 +185,7 @@ class Batches:
             number = len(sample.boxes)
             if number > most:
                 raise ValueError(
-                    f"`max_boxes` {most} is below the {number} boxes of {sample.name}; "
-                    f"pass max_boxes={number} or more"
+                    f"`max_boxes` {most} is below the {number} boxes of {sample.name}; pass max_boxes={number} or more"
                 )
             targets["boxes"][row, :number] = sample.boxes
             targets["labels"][row, :number] = sample.labels

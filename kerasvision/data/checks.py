@@ -97,9 +97,7 @@ class Reporter:
                 file, where, f"box {text} has no area ({x2 - x1:g}×{y2 - y1:g}); expected x1 < x2, y1 < y2"
             )
         if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-            return self.error(
-                file, where, f"box {text} lies outside the image of width {width} and height {height}"
-            )
+            return self.error(file, where, f"box {text} lies outside the image of width {width} and height {height}")
         if max(-x1, -y1, x2 - width, y2 - height) > CLIP_TOLERANCE:
             self.note(
                 file,
@@ -171,9 +169,7 @@ def read_mask(path: str | os.PathLike, encoded: bytes | None = None) -> np.ndarr
             values = np.asarray(image).astype(np.int64)
             if values.size and (values.min() < 0 or values.max() > 255):
                 raise DataError(
-                    Problem(
-                        os.fspath(path), "", f"mask value {values.max()} is out of range; expected 0 to 255"
-                    )
+                    Problem(os.fspath(path), "", f"mask value {values.max()} is out of range; expected 0 to 255")
                 )
             return values.astype(np.uint8)
         return np.asarray(image.convert("RGB"))
@@ -264,9 +260,7 @@ def check_sample(sample: Sample, dataset: Dataset) -> list[Problem]:
     reporter = Reporter(strict=False)
     size_hw = sample.size_hw
     if sample.image.ndim != 3 or sample.image.shape[2] != 3 or sample.image.dtype != np.uint8:
-        reporter.error(
-            sample.name, "", f"image is {sample.image.dtype} {sample.image.shape}; expected uint8 (H, W, 3)"
-        )
+        reporter.error(sample.name, "", f"image is {sample.image.dtype} {sample.image.shape}; expected uint8 (H, W, 3)")
     count = len(sample.boxes)
     if len(sample.labels) != count or len(sample.ignored) != count:
         reporter.error(
@@ -314,7 +308,5 @@ def mask_problem(mask: np.ndarray, size_hw: tuple[int, int], num_classes: int) -
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE + 1))
     wrong = [int(value) for value in values if value >= num_classes and value != IGNORE]
     if wrong:
-        return (
-            f"mask value {wrong[0]} is out of range; expected 0 to {num_classes - 1}, or {IGNORE} for ignore"
-        )
+        return f"mask value {wrong[0]} is out of range; expected 0 to {num_classes - 1}, or {IGNORE} for ignore"
     return None

@@ -161,9 +161,7 @@ class Coco(Dataset):
         for number, entry in enumerate(entries):
             id_ = entry.get("id", f"at position {number}")
             if not isinstance(id_, (int, str)):
-                self._reporter.error(
-                    self.file, f"annotation at position {number}", f"id {id_!r} is no number"
-                )
+                self._reporter.error(self.file, f"annotation at position {number}", f"id {id_!r} is no number")
                 continue
             if id_ in seen:
                 self._reporter.error(self.file, f"annotation {id_}", "annotation id occurs twice")
@@ -209,9 +207,7 @@ class Coco(Dataset):
             return None
         size_hw = entry["height"], entry["width"]
         parsed = [self._read_annotation(annotation, size_hw) for annotation in annotations]
-        kept = [
-            (*values, note) for values, note in zip(parsed, annotations, strict=True) if values is not None
-        ]
+        kept = [(*values, note) for values, note in zip(parsed, annotations, strict=True) if values is not None]
         return _Record(
             name=str(path),
             image=path,
@@ -242,9 +238,7 @@ class Coco(Dataset):
             or len(box) != 4
             or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in box)
         ):
-            return self._reporter.error(
-                self.file, where, f"bbox {box!r} is not four numbers [x, y, width, height]"
-            )
+            return self._reporter.error(self.file, where, f"bbox {box!r} is not four numbers [x, y, width, height]")
         x, y, width, height = box
         box = self._reporter.box([x, y, x + width, y + height], size_hw, self.file, where)
         if box is None:
@@ -282,9 +276,7 @@ def _check_segmentation(segmentation, size_hw: tuple[int, int]) -> None:
         if not isinstance(size, Sequence) or tuple(size) != size_hw:
             raise ValueError(f"mask size {size} differs from the image's height and width {list(size_hw)}")
     elif not isinstance(segmentation, list):
-        raise ValueError(
-            f"segmentation is {type(segmentation).__name__}; expected polygons or a run-length code"
-        )
+        raise ValueError(f"segmentation is {type(segmentation).__name__}; expected polygons or a run-length code")
 
 
 def _find_json(folder: Path, split: str) -> Path:
@@ -326,7 +318,5 @@ def _load_json(path: Path) -> dict:
     for key in ("images", "annotations", "categories"):
         value = content.get(key) if isinstance(content, dict) else None
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-            raise DataError(
-                Problem(str(path), "", f"is no COCO instances file: `{key}` must be a list of objects")
-            )
+            raise DataError(Problem(str(path), "", f"is no COCO instances file: `{key}` must be a list of objects"))
     return content

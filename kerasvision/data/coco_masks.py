@@ -64,9 +64,7 @@ def uncompress_counts(text: str | bytes) -> list[int]:
     for character in codes:
         group = character - 48
         if not 0 <= group < 64 or shift > 60:
-            raise ValueError(
-                f"compressed run lengths hold the character {chr(character)!r}, which is no code"
-            )
+            raise ValueError(f"compressed run lengths hold the character {chr(character)!r}, which is no code")
         value |= (group & 0x1F) << shift
         shift += 5
         if group & 0x20:

@@ -49,6 +49,4 @@ def load(spec: str, *, split: str = "train", strict: bool = True, **options) -> 
         from kerasvision.data.tfds_builders import TfdsDataset
 
         return TfdsDataset(rest, split=split, strict=strict, **options)
-    raise ValueError(
-        f"`spec` {spec!r} is not a known data set; {close_matches(spec, KINDS, what='expected')}"
-    )
+    raise ValueError(f"`spec` {spec!r} is not a known data set; {close_matches(spec, KINDS, what='expected')}")

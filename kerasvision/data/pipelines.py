@@ -167,11 +167,7 @@ def _as_tf_dataset(batches: Batches, workers: int):
 def _tf_signature(batches: Batches):
     import tensorflow as tf
 
-    size = (
-        batches.batch_size
-        if batches.drop_remainder or len(batches.dataset) % batches.batch_size == 0
-        else None
-    )
+    size = batches.batch_size if batches.drop_remainder or len(batches.dataset) % batches.batch_size == 0 else None
     height, width = batches.resize.size_hw or (None, None)
     images = tf.TensorSpec((size, height, width, 3), tf.as_dtype(np.dtype(batches.image_dtype).name))
     if batches.task == "segmentation":

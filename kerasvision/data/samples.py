@@ -86,6 +86,8 @@ class Dataset:
         """
         size = len(self)
         if not -size <= index < size:
-            raise IndexError(f"`index` {index} is outside {self.name or type(self).__name__}, which has "
-                             f"{size} samples; expected {-size} to {size - 1}")
+            raise IndexError(
+                f"`index` {index} is outside {self.name or type(self).__name__}, which has "
+                f"{size} samples; expected {-size} to {size - 1}"
+            )
         return int(index) + size if index < 0 else int(index)

@@ -22,23 +22,55 @@ Point = tuple[float, float]
 # Unit circle as a 16-gon, in 1/1024: literals, because sin and cos differ between C libraries.
 _OCTANT = ((1024, 0), (946, 392), (724, 724), (392, 946))
 _QUARTER = [(x / 1024, y / 1024) for x, y in _OCTANT]
-CIRCLE: tuple[Point, ...] = (*_QUARTER, *((-y, x) for x, y in _QUARTER), *((-x, -y) for x, y in _QUARTER),
-                             *((y, -x) for x, y in _QUARTER))
+CIRCLE: tuple[Point, ...] = (
+    *_QUARTER,
+    *((-y, x) for x, y in _QUARTER),
+    *((-x, -y) for x, y in _QUARTER),
+    *((y, -x) for x, y in _QUARTER),
+)
 
 OCTAGON = CIRCLE[::2]  # for circles of a few pixels
 
-CAR_COLOURS = ((200, 30, 35), (30, 70, 170), (235, 235, 238), (40, 42, 48), (150, 155, 160), (95, 100, 108),
-               (20, 110, 70), (225, 150, 30), (120, 30, 45), (70, 140, 200), (190, 175, 140))
-TRUCK_COLOURS = ((225, 225, 222), (180, 185, 190), (60, 90, 150), (165, 60, 40), (90, 110, 80),
-                 (205, 190, 150))
+CAR_COLOURS = (
+    (200, 30, 35),
+    (30, 70, 170),
+    (235, 235, 238),
+    (40, 42, 48),
+    (150, 155, 160),
+    (95, 100, 108),
+    (20, 110, 70),
+    (225, 150, 30),
+    (120, 30, 45),
+    (70, 140, 200),
+    (190, 175, 140),
+)
+TRUCK_COLOURS = ((225, 225, 222), (180, 185, 190), (60, 90, 150), (165, 60, 40), (90, 110, 80), (205, 190, 150))
 HAIR = ((40, 30, 25), (90, 60, 35), (190, 160, 90), (120, 120, 120))
 BUS_COLOURS = ((235, 180, 20), (190, 25, 35), (35, 120, 190), (60, 150, 70), (240, 120, 30))
-CLOTHES = ((190, 40, 50), (40, 60, 130), (50, 50, 55), (225, 220, 210), (40, 120, 80), (220, 180, 50),
-           (130, 60, 130), (100, 80, 60), (90, 130, 180), (235, 110, 60))
+CLOTHES = (
+    (190, 40, 50),
+    (40, 60, 130),
+    (50, 50, 55),
+    (225, 220, 210),
+    (40, 120, 80),
+    (220, 180, 50),
+    (130, 60, 130),
+    (100, 80, 60),
+    (90, 130, 180),
+    (235, 110, 60),
+)
 SKINS = ((238, 200, 170), (205, 155, 115), (150, 100, 70), (95, 62, 45))
 GREENS = ((62, 118, 48), (48, 98, 44), (84, 132, 52), (40, 84, 50), (104, 128, 50), (128, 112, 44))
-WALLS = ((178, 98, 76), (200, 182, 150), (150, 146, 142), (214, 206, 192), (124, 84, 72), (170, 150, 128),
-         (118, 124, 136), (196, 150, 110))
+WALLS = (
+    (178, 98, 76),
+    (200, 182, 150),
+    (150, 146, 142),
+    (214, 206, 192),
+    (124, 84, 72),
+    (170, 150, 128),
+    (118, 124, 136),
+    (196, 150, 110),
+)
 GLASS = (70, 86, 104)
 RUBBER = (26, 26, 28)
 
@@ -97,8 +129,7 @@ class Camera:
     def project(self, x: float, y: float, z: float) -> Point:
         """Pixel (column, row) of road point (x, y, z), z > 0."""
         scale = self.focal / z
-        return (self.vanishing + scale * (x - self.x + self.bend * z * z),
-                self.horizon + scale * (self.height - y))
+        return (self.vanishing + scale * (x - self.x + self.bend * z * z), self.horizon + scale * (self.height - y))
 
 
 @dataclass(frozen=True)
@@ -131,8 +162,11 @@ class Pen:
     def ink(self, colour: Colour, shade: float = 1.0) -> tuple[int, int, int, int]:
         """The canvas value of `colour` scaled by `shade`, seen through the air."""
         (r, g, b), gain, offset = colour, self._gain, self._offset
-        r, g, b = (int(r * shade * gain[0] + offset[0]), int(g * shade * gain[1] + offset[1]),
-                   int(b * shade * gain[2] + offset[2]))
+        r, g, b = (
+            int(r * shade * gain[0] + offset[0]),
+            int(g * shade * gain[1] + offset[1]),
+            int(b * shade * gain[2] + offset[2]),
+        )
         return (r if r < 255 else 255, g if g < 255 else 255, b if b < 255 else 255, self.code)
 
     def lamp(self, colour: Colour) -> tuple[int, int, int, int]:
@@ -233,8 +267,10 @@ class Vehicle:
         """Fills a sloped quad seen over the near end from ((half widths, y, v) low, high) pairs, mirrored."""
         (w1, y1, v1), (w2, y2, v2) = corners
         x, z, h = self.pen.x, self.pen.z, self.half
-        self.pen.solid(((x - w1 * h, y1, z + v1), (x + w1 * h, y1, z + v1),
-                        (x + w2 * h, y2, z + v2), (x - w2 * h, y2, z + v2)), value)
+        self.pen.solid(
+            ((x - w1 * h, y1, z + v1), (x + w1 * h, y1, z + v1), (x + w2 * h, y2, z + v2), (x - w2 * h, y2, z + v2)),
+            value,
+        )
 
     def lights(self, front: bool, low: float, high: float, inner: float = 0.62) -> None:
         """Draws head or tail lights on the near end; at night they shine."""
@@ -269,15 +305,17 @@ def draw_car(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -> 
     car.panel(((0, 0.3), (length, 0.3), (length, belt * 0.93), (length * 0.5, belt), (0, belt)), flank)
     car.panel(((rear, belt), (screen, belt), (roof_f, height, 0.16), (roof_r, height, 0.16)), flank)
     low, high = belt + 0.03, height - 0.1
-    car.panel(((rear + 0.25, low), (screen - 0.25, low), (roof_f - 0.08, high, 0.14),
-               (roof_r + 0.12, high, 0.14)), glass)
+    car.panel(
+        ((rear + 0.25, low), (screen - 0.25, low), (roof_f - 0.08, high, 0.14), (roof_r + 0.12, high, 0.14)), glass
+    )
     middle = (rear + screen) / 2
     car.band(middle - 0.06, middle + 0.06, low, high, flank)
     car.band(0, length, 0.3, 0.42, trim)
     if across:
         head, tail = (0.0, length) if front else (length, 0.0)
-        car.band(abs(head - 0.3), head, 0.62, 0.8, pen.lamp((255, 250, 220)) if pen.air.night
-                 else pen.ink((250, 248, 225)))
+        car.band(
+            abs(head - 0.3), head, 0.62, 0.8, pen.lamp((255, 250, 220)) if pen.air.night else pen.ink((250, 248, 225))
+        )
         car.band(abs(tail - 0.22), tail, 0.66, 0.84, pen.ink((205, 25, 25)))
     car.wheels((0.8, length - 0.85), 0.34)
     if across:
@@ -348,8 +386,7 @@ def draw_bus(pen: Pen, dice: Dice, *, front: bool, across: bool, flip: bool) -> 
     for i in range(panes):
         v = 0.3 + (length - 0.6) * i / panes
         door = i in (0 if front else panes - 1, panes // 2) and bus.side > 0
-        bus.band(v + 0.1, v + (length - 0.6) / panes - 0.1, 0.45 if door else height * 0.46, height * 0.84,
-                 glass)
+        bus.band(v + 0.1, v + (length - 0.6) / panes - 0.1, 0.45 if door else height * 0.46, height * 0.84, glass)
     bus.wheels((1.9, length - 2.2), 0.48)
     if across:
         return
@@ -462,8 +499,22 @@ def draw_traffic_sign(pen: Pen, dice: Dice, y: float) -> None:
         pen.flat(((-half * 0.66, low), (half * 0.66, low), (0, high)), white)
         pen.box(-half * 0.1, y - half * 0.6, half * 0.1, y, black)
     elif kind == 2:  # stop
-        pen.flat([(half * a, y + half * b) for a, b in ((1, .41), (.41, 1), (-.41, 1), (-1, .41), (-1, -.41),
-                                                        (-.41, -1), (.41, -1), (1, -.41))], red)
+        pen.flat(
+            [
+                (half * a, y + half * b)
+                for a, b in (
+                    (1, 0.41),
+                    (0.41, 1),
+                    (-0.41, 1),
+                    (-1, 0.41),
+                    (-1, -0.41),
+                    (-0.41, -1),
+                    (0.41, -1),
+                    (1, -0.41),
+                )
+            ],
+            red,
+        )
         pen.box(-half * 0.66, y - half * 0.2, half * 0.66, y + half * 0.2, white)
     elif kind == 3:  # mandatory direction
         pen.oval(0, y, half, half, blue)
@@ -490,16 +541,26 @@ def draw_tree(pen: Pen, dice: Dice, height: float) -> None:
     spread = height * dice.between(0.22, 0.3)
     for i in range(6):
         shade = 0.68 + 0.08 * i
-        pen.oval(dice.between(-0.7, 0.7) * spread, height * (0.5 + 0.06 * i) + dice.between(0, 0.1) * height,
-                 spread * dice.between(0.55, 0.8), spread * dice.between(0.5, 0.7), pen.ink(green, shade))
+        pen.oval(
+            dice.between(-0.7, 0.7) * spread,
+            height * (0.5 + 0.06 * i) + dice.between(0, 0.1) * height,
+            spread * dice.between(0.55, 0.8),
+            spread * dice.between(0.5, 0.7),
+            pen.ink(green, shade),
+        )
 
 
 def draw_bush(pen: Pen, dice: Dice) -> None:
     """Draws a low bush of three round tufts."""
     green = dice.pick(GREENS)
     for i in range(3):
-        pen.oval(dice.between(-0.7, 0.7), 0.4 + 0.15 * i, dice.between(0.5, 0.9), dice.between(0.45, 0.6),
-                 pen.ink(green, 0.75 + 0.12 * i))
+        pen.oval(
+            dice.between(-0.7, 0.7),
+            0.4 + 0.15 * i,
+            dice.between(0.5, 0.9),
+            dice.between(0.45, 0.6),
+            pen.ink(green, 0.75 + 0.12 * i),
+        )
 
 
 def draw_building(pen: Pen, dice: Dice, *, side: float, depth: float, height: float) -> None:
@@ -511,10 +572,10 @@ def draw_building(pen: Pen, dice: Dice, *, side: float, depth: float, height: fl
     out, shade = x + side * 14.0, dice.between(0.72, 0.9)
     pen.solid(((x, 0, z1), (out, 0, z1), (out, height, z1), (x, height, z1)), pen.ink(wall))
     pen.solid(((x, 0, z1), (x, 0, z2), (x, height, z2), (x, height, z1)), pen.ink(wall, shade))
-    pen.solid(((x, height - 0.5, z1), (x, height - 0.5, z2), (x, height, z2), (x, height, z1)),
-              pen.ink(wall, shade * 0.7))
-    pen.solid(((x, height - 0.5, z1), (out, height - 0.5, z1), (out, height, z1), (x, height, z1)),
-              pen.ink(wall, 0.75))
+    pen.solid(
+        ((x, height - 0.5, z1), (x, height - 0.5, z2), (x, height, z2), (x, height, z1)), pen.ink(wall, shade * 0.7)
+    )
+    pen.solid(((x, height - 0.5, z1), (out, height - 0.5, z1), (out, height, z1), (x, height, z1)), pen.ink(wall, 0.75))
     if z1 > 60:
         return
     floors, bays = int(height / 3.2), int(depth / 2.8)
@@ -527,8 +588,7 @@ def draw_building(pen: Pen, dice: Dice, *, side: float, depth: float, height: fl
     _draw_windows(pen, dice, _facade(pen.camera, columns, np.full(4, z1), 1.3, 0.0, lower), glass, 1.0)
 
 
-def _facade(camera: Camera, x: np.ndarray, z: np.ndarray, dx: float, dz: float,
-            lower: np.ndarray) -> np.ndarray:
+def _facade(camera: Camera, x: np.ndarray, z: np.ndarray, dx: float, dz: float, lower: np.ndarray) -> np.ndarray:
     """Pixel quads (columns * floors, 4, 2) of windows 1.5 m high that start at (x, z), dx or dz wide."""
     xs, zs = np.stack([x, x + dx, x + dx, x]), np.stack([z, z + dz, z + dz, z])  # (4, columns)
     ys = np.stack([lower, lower, lower + 1.5, lower + 1.5])  # (4, floors)

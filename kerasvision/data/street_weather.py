@@ -65,13 +65,13 @@ def _soften(picture: np.ndarray) -> np.ndarray:
     lanes = np.uint32(0x00FF00FF)
     out = np.empty(picture.shape[:2], np.uint32)
     for row in range(0, len(out), BLOCK):
-        block = words[row:row + BLOCK + 2]
+        block = words[row : row + BLOCK + 2]
         even, odd = _sum_121(block & lanes), _sum_121((block >> np.uint32(8)) & lanes)
         even >>= np.uint32(4)
         even &= lanes
         odd <<= np.uint32(4)
         odd &= ~lanes
-        np.bitwise_or(even, odd, out=out[row:row + BLOCK])
+        np.bitwise_or(even, odd, out=out[row : row + BLOCK])
     return out.view(np.uint8).reshape(picture.shape)
 
 

@@ -21,9 +21,25 @@ CLASSES = ("car", "truck", "bus", "pedestrian", "cyclist", "traffic light", "tra
 """Box classes; a label is an index into them."""
 MASK_CLASSES = ("road", "lane marking", "pavement", "building", "vegetation", "sky", "pole", *CLASSES)
 """Mask classes; a mask value is an index into them (grass counts as vegetation). 255 = ignore."""
-PALETTE = np.array([(128, 64, 128), (255, 255, 255), (244, 35, 232), (102, 60, 60), (107, 142, 35),
-                    (70, 130, 180), (153, 153, 153), (0, 0, 180), (0, 90, 110), (0, 180, 190), (220, 20, 60),
-                    (250, 120, 20), (250, 220, 40), (120, 220, 60)], np.uint8)
+PALETTE = np.array(
+    [
+        (128, 64, 128),
+        (255, 255, 255),
+        (244, 35, 232),
+        (102, 60, 60),
+        (107, 142, 35),
+        (70, 130, 180),
+        (153, 153, 153),
+        (0, 0, 180),
+        (0, 90, 110),
+        (0, 180, 190),
+        (220, 20, 60),
+        (250, 120, 20),
+        (250, 220, 40),
+        (120, 220, 60),
+    ],
+    np.uint8,
+)
 """(14, 3) RGB, one colour per mask class."""
 SPLITS = {"train": 4000, "validation": 200, "test": 500}
 """The splits and their default numbers of scenes."""
@@ -33,8 +49,21 @@ MIN_SIZE = 32  # pixels; below, hardly an object would be large enough to keep
 MIN_AREA, MIN_SIDE, MIN_VISIBLE = 24, 4, 0.2
 
 # Codes: what the canvas's fourth channel says about a pixel. Several may share a mask class.
-_CODE_CLASS = {"sky": 5, "field": 4, "plaza": 2, "road": 0, "patch": 0, "pave": 2, "kerb": 2, "white": 1,
-               "yellow": 1, "building": 3, "plant": 4, "pole": 6, "slab": 2}
+_CODE_CLASS = {
+    "sky": 5,
+    "field": 4,
+    "plaza": 2,
+    "road": 0,
+    "patch": 0,
+    "pave": 2,
+    "kerb": 2,
+    "white": 1,
+    "yellow": 1,
+    "building": 3,
+    "plant": 4,
+    "pole": 6,
+    "slab": 2,
+}
 _CODES = {name: code for code, name in enumerate(_CODE_CLASS)}
 _FIRST_OBJECT = 32  # object k has code 32 + k
 _MAX_OBJECTS = 255 - _FIRST_OBJECT
@@ -55,10 +84,8 @@ class _Mood:
     hidden: float  # an object is not placed where more than this of it, or of another, would be hidden
 
 
-_EASY = _Mood(vehicles_to=36, people_to=19, signals_to=19, gap=7.0, traffic=0.55, crowd=1.3,
-              parked=0.4, hidden=0.45)
-_HARD = _Mood(vehicles_to=70, people_to=42, signals_to=38, gap=2.5, traffic=0.6, crowd=2.2,
-              parked=0.6, hidden=0.95)
+_EASY = _Mood(vehicles_to=36, people_to=19, signals_to=19, gap=7.0, traffic=0.55, crowd=1.3, parked=0.4, hidden=0.45)
+_HARD = _Mood(vehicles_to=70, people_to=42, signals_to=38, gap=2.5, traffic=0.6, crowd=2.2, parked=0.6, hidden=0.95)
 
 
 @dataclass
@@ -100,21 +127,26 @@ class Streets(Dataset):
     mask_classes = MASK_CLASSES
     palette = PALETTE
 
-    def __init__(self, split: str = "train", *, count: int | None = None,
-                 size_hw: tuple[int, int] = (256, 384), hard: bool = False, seed: int = 0):
+    def __init__(
+        self,
+        split: str = "train",
+        *,
+        count: int | None = None,
+        size_hw: tuple[int, int] = (256, 384),
+        hard: bool = False,
+        seed: int = 0,
+    ):
         if split not in SPLITS:
             raise ValueError(f"`split` {split!r} is unknown; expected one of {', '.join(SPLITS)}")
         if count is None:
             count = SPLITS[split]
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 0:
-            raise ValueError(f"`count` {count!r} must be an integer of at least 0, or None for "
-                             f"{SPLITS[split]}")
+            raise ValueError(f"`count` {count!r} must be an integer of at least 0, or None for {SPLITS[split]}")
         sides = tuple(size_hw) if isinstance(size_hw, (tuple, list, np.ndarray)) else ()
         if len(sides) != 2 or not all(isinstance(s, (int, np.integer)) for s in sides):
             raise ValueError(f"`size_hw` {size_hw!r} must be two integers, height and width in pixels")
         if min(sides) < MIN_SIZE:
-            raise ValueError(f"`size_hw` {size_hw!r} is too small; each side must be at least {MIN_SIZE} "
-                             "pixels")
+            raise ValueError(f"`size_hw` {size_hw!r} is too small; each side must be at least {MIN_SIZE} pixels")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ValueError(f"`seed` {seed!r} must be an integer of at least 0")
         self.split, self.count, self.hard, self.seed = split, int(count), bool(hard), int(seed)
@@ -135,8 +167,15 @@ class Streets(Dataset):
         scene = _Scene(Dice(entropy), self.size_hw, hard=self.hard)
         scene.compose()
         boxes, labels, mask, instances = scene.annotate()
-        return Sample(name=self.sample_name(index), image=scene.picture(), boxes=boxes, labels=labels,
-                      ignored=np.zeros(len(labels), bool), mask=mask, instances=instances)
+        return Sample(
+            name=self.sample_name(index),
+            image=scene.picture(),
+            boxes=boxes,
+            labels=labels,
+            ignored=np.zeros(len(labels), bool),
+            mask=mask,
+            instances=instances,
+        )
 
 
 class _Scene:
@@ -174,9 +213,11 @@ class _Scene:
         self.camera = Camera(
             focal=unit * dice.between(0.95, 1.15),
             horizon=height * dice.between(0.36, 0.47),
-            vanishing=width * dice.between(0.36, 0.64), height=dice.between(1.5, 1.9),
+            vanishing=width * dice.between(0.36, 0.64),
+            height=dice.between(1.5, 1.9),
             x=_LANE * (dice.whole(0, self.lanes_own - 1) + 0.5) + dice.between(-0.5, 0.5),
-            bend=dice.between(-0.0035, 0.0035) if dice.chance(0.6) else 0.0)
+            bend=dice.between(-0.0035, 0.0035) if dice.chance(0.6) else 0.0,
+        )
 
     def _plan_light(self) -> None:
         """Chooses sky, light and haze."""
@@ -184,12 +225,23 @@ class _Scene:
         if self.night:
             level = dice.between(0.2, 0.4)
             self.sky = ((10, 12, 28), (38, 36, 52))
-            self.air = Air((level * 0.9, level * 0.95, level * 1.2), (30, 30, 44), dice.between(120, 300),
-                           night=True, beam=dice.between(0.25, 0.6))
+            self.air = Air(
+                (level * 0.9, level * 0.95, level * 1.2),
+                (30, 30, 44),
+                dice.between(120, 300),
+                night=True,
+                beam=dice.between(0.25, 0.6),
+            )
             return
-        self.sky = dice.pick((((70, 130, 205), (196, 218, 238)), ((96, 150, 214), (226, 232, 236)),
-                              ((150, 162, 176), (208, 212, 216)), ((104, 120, 168), (242, 196, 150)),
-                              ((120, 176, 226), (222, 234, 240))))
+        self.sky = dice.pick(
+            (
+                ((70, 130, 205), (196, 218, 238)),
+                ((96, 150, 214), (226, 232, 236)),
+                ((150, 162, 176), (208, 212, 216)),
+                ((104, 120, 168), (242, 196, 150)),
+                ((120, 176, 226), (222, 234, 240)),
+            )
+        )
         level, warm = dice.between(0.78, 1.1), dice.between(-0.06, 0.08)
         reach = dice.between(14, 40) if self.fog else dice.between(200, 600)
         haze = (196, 200, 204) if self.fog else self.sky[1]
@@ -217,7 +269,7 @@ class _Scene:
         self.codes = np.full(self.size_hw, _CODES["sky"], np.uint8)
         horizon = min(max(int(camera.horizon), 1), height - 1)
         self.codes[horizon:, : max(0, int(camera.vanishing))] = _CODES[self._ground(0)]
-        self.codes[horizon:, max(0, int(camera.vanishing)):] = _CODES[self._ground(1)]
+        self.codes[horizon:, max(0, int(camera.vanishing)) :] = _CODES[self._ground(1)]
         self.near = camera.focal * camera.height / (height - camera.horizon) * 0.9
         outer_l, outer_r = self.left - self.pave[0], self.right + self.pave[1]
         self._strip(outer_l - 60, outer_l, self.near, 300, self._ground(0))
@@ -327,12 +379,11 @@ class _Scene:
         table[..., 3] = np.arange(32)
         words, values = np.empty(self.size_hw, np.uint32), table.view(np.uint32).ravel()
         for row in range(0, height, BLOCK):  # blocks stay in the cache
-            block = self.codes[row:row + BLOCK]
+            block = self.codes[row : row + BLOCK]
             index = block + (np.arange(row, row + len(block)) * 32)[:, None]
-            np.take(values, index, out=words[row:row + BLOCK], mode="clip")
+            np.take(values, index, out=words[row : row + BLOCK], mode="clip")
         self.pixels = words.view(np.uint8).reshape(*self.size_hw, 4)
-        coarse = cv2.resize(dice.noise((44, 66)) >> 3, self.size_hw[::-1],
-                            interpolation=cv2.INTER_LINEAR_EXACT)
+        coarse = cv2.resize(dice.noise((44, 66)) >> 3, self.size_hw[::-1], interpolation=cv2.INTER_LINEAR_EXACT)
         np.right_shift(coarse[:horizon], 2, out=coarse[:horizon])
         cv2.add(self.pixels, cv2.merge([coarse, coarse, coarse, np.zeros_like(coarse)]), dst=self.pixels)
 
@@ -402,13 +453,19 @@ class _Scene:
             z += dice.between(10, 14)
 
     def _building(self, x: float, z: float, sign: int, depth: float, height: float) -> None:
-        self._add(z + depth * 0.5 if depth < z else z, lambda: draw.draw_building(
-            self._pen(x, z, "building"), self.dice, side=sign, depth=depth, height=height))
+        self._add(
+            z + depth * 0.5 if depth < z else z,
+            lambda: draw.draw_building(self._pen(x, z, "building"), self.dice, side=sign, depth=depth, height=height),
+        )
 
     def _plant(self, x: float, z: float, height: float) -> None:
         pen = self._pen
-        self._add(z, (lambda: draw.draw_tree(pen(x, z, "plant"), self.dice, height)) if height else
-                  (lambda: draw.draw_bush(pen(x, z, "plant"), self.dice)))
+        self._add(
+            z,
+            (lambda: draw.draw_tree(pen(x, z, "plant"), self.dice, height))
+            if height
+            else (lambda: draw.draw_bush(pen(x, z, "plant"), self.dice)),
+        )
 
     def _post(self, x: float, z: float, height: float, arm: float = 0.0) -> None:
         self._add(z, lambda: draw.draw_pole(self._pen(x, z, "pole"), height, 0.22, arm))
@@ -438,8 +495,9 @@ class _Scene:
                     middle = (width / 2 - self.camera.vanishing) * z / self.camera.focal + self.camera.x
                     self._vehicle(middle + dice.between(-reach, reach), z, front=True, across=True, flip=flip)
 
-    def _vehicle(self, x: float, z: float, *, front: bool, across: bool = False, flip: bool = False,
-                 car_only: bool = False) -> float:
+    def _vehicle(
+        self, x: float, z: float, *, front: bool, across: bool = False, flip: bool = False, car_only: bool = False
+    ) -> float:
         """Places a vehicle with its near end at (x, z); returns the depth it takes up, in metres."""
         dice = self.dice
         kind = 0 if car_only else dice.pick((0, 0, 0, 0, 1, 1, 2, 2))
@@ -453,8 +511,19 @@ class _Scene:
         placed = self._object(kind, x, z, half, (1.85, 3.6, 3.2)[kind], back, paint, shadow="road")
         return 0.0 if across or not placed else length
 
-    def _object(self, label: int, x: float, z: float, half: float, top: float, back: float,
-                paint: Callable[[Pen], object], *, low: float = 0.0, shadow: str | None = None) -> bool:
+    def _object(
+        self,
+        label: int,
+        x: float,
+        z: float,
+        half: float,
+        top: float,
+        back: float,
+        paint: Callable[[Pen], object],
+        *,
+        low: float = 0.0,
+        shadow: str | None = None,
+    ) -> bool:
         """Places a labelled object inside x ± half, low ... top, z ... z + back metres; False if hidden."""
         extent = x1, y1, x2, y2 = self._extent(x, z, half, low, top, back)
         for other_z, a1, b1, a2, b2 in self.taken:
@@ -467,17 +536,30 @@ class _Scene:
         self._add(z, lambda: self._paint_object(label, x, z, half, back, extent, paint, shadow))
         return True
 
-    def _extent(self, x: float, z: float, half: float, low: float, top: float,
-                back: float) -> tuple[float, float, float, float]:
+    def _extent(
+        self, x: float, z: float, half: float, low: float, top: float, back: float
+    ) -> tuple[float, float, float, float]:
         """Pixel extent (x1, y1, x2, y2) of a box of road metres."""
-        corners = [self.camera.project(x + dx, y, z + dz) for dx in (-half, half) for y in (low, top)
-                   for dz in ((0.0, back) if back else (0.0,))]
+        corners = [
+            self.camera.project(x + dx, y, z + dz)
+            for dx in (-half, half)
+            for y in (low, top)
+            for dz in ((0.0, back) if back else (0.0,))
+        ]
         columns, rows = [c[0] for c in corners], [c[1] for c in corners]
         return min(columns), min(rows), max(columns), max(rows)
 
-    def _paint_object(self, label: int, x: float, z: float, half: float, back: float,
-                      extent: tuple[float, float, float, float], paint: Callable[[Pen], object],
-                      shadow: str | None) -> None:
+    def _paint_object(
+        self,
+        label: int,
+        x: float,
+        z: float,
+        half: float,
+        back: float,
+        extent: tuple[float, float, float, float],
+        paint: Callable[[Pen], object],
+        shadow: str | None,
+    ) -> None:
         """Paints an object with a code of its own and notes its extent."""
         if len(self.painted) >= _MAX_OBJECTS:
             return
@@ -496,8 +578,7 @@ class _Scene:
             if back == 0.0:
                 rx, ry = half * pen.scale * 1.02, 0.16 * pen.scale * camera.height / 1.7 * 7.0 / (5.0 + z)
                 centre = (pen.foot_x, pen.foot_y)
-            pen.pixel_polygon([(centre[0] + rx * u, centre[1] + ry * v) for u, v in draw.CIRCLE],
-                              pen.ink(ground, 0.5))
+            pen.pixel_polygon([(centre[0] + rx * u, centre[1] + ry * v) for u, v in draw.CIRCLE], pen.ink(ground, 0.5))
         pen.code = _FIRST_OBJECT + len(self.painted)
         paint(pen)
         area = int(np.count_nonzero(self.pixels[row_1:row_2, col_1:col_2, 3] == pen.code))
@@ -515,16 +596,32 @@ class _Scene:
                 x = self.right + dice.between(0.5, 2.0) if side else self.left - dice.between(0.5, 2.0)
                 ground = "pave"
             for i in range(2 if dice.chance(0.15) else 1):
-                self._object(3, x + 0.75 * i, z + 0.1 * i, 0.5, 2.0, 0.0,
-                             lambda pen: draw.draw_pedestrian(pen, dice), shadow=ground)
+                self._object(
+                    3,
+                    x + 0.75 * i,
+                    z + 0.1 * i,
+                    0.5,
+                    2.0,
+                    0.0,
+                    lambda pen: draw.draw_pedestrian(pen, dice),
+                    shadow=ground,
+                )
         for _ in range(int(dice.between(0.5, 2.8) * self.mood.crowd)):
             z, across, flip = dice.between(6, far), dice.chance(0.55), dice.chance(0.5)
             if across:
                 x = dice.between(self.left - 1, self.right + 1)
             else:
                 x = dice.pick((self.left + 0.7, self.right - 0.7, self.right - self.parking[1] - 0.9))
-            self._object(4, x, z, 1.0 if across else 0.5, 1.9, 0.0, lambda pen, a=across, f=flip:
-                         draw.draw_cyclist(pen, dice, across=a, flip=f), shadow="road")
+            self._object(
+                4,
+                x,
+                z,
+                1.0 if across else 0.5,
+                1.9,
+                0.0,
+                lambda pen, a=across, f=flip: draw.draw_cyclist(pen, dice, across=a, flip=f),
+                shadow="road",
+            )
 
     def _place_signals(self) -> None:
         """Places traffic lights (on posts, sometimes on an arm over the road) and traffic signs."""
@@ -537,16 +634,25 @@ class _Scene:
             x, arm = (self.right + 0.5, -dice.between(2.0, 4.0)) if right else (self.left - 0.5, 0.0)
             arm = arm if dice.chance(0.4) else 0.0
             y = dice.between(3.6, 4.4) if arm else dice.between(2.3, 2.9)
-            if self._object(5, x + arm, z - 0.02, 0.3, y + 1.4, 0.0, lambda pen, y=y:
-                            draw.draw_traffic_light(pen, dice, 0.0, y), low=y):
+            if self._object(
+                5,
+                x + arm,
+                z - 0.02,
+                0.3,
+                y + 1.4,
+                0.0,
+                lambda pen, y=y: draw.draw_traffic_light(pen, dice, 0.0, y),
+                low=y,
+            ):
                 self._post(x, z, y + 1.3 if arm else y + 0.2, arm)
             z = dice.between(9, far)
         for _ in range(int(dice.between(0.5, 2.6) * self.mood.crowd)):
             z, y = dice.between(6.5, far), dice.between(2.1, 2.7)
             off = dice.between(0.5, 1.5)
             x = self.right + off if dice.chance(0.65) else self.left - off
-            if self._object(6, x, z - 0.02, 0.6, y + 0.55, 0.0, lambda pen, y=y:
-                            draw.draw_traffic_sign(pen, dice, y), low=y - 0.55):
+            if self._object(
+                6, x, z - 0.02, 0.6, y + 0.55, 0.0, lambda pen, y=y: draw.draw_traffic_sign(pen, dice, y), low=y - 0.55
+            ):
                 self._post(x, z, y)
 
     # -- Reading the canvas --------------------------------------------------------------------------
@@ -575,8 +681,12 @@ class _Scene:
             labels.append(thing.label)
             mask_of[thing.code] = len(MASK_CLASSES) - len(CLASSES) + thing.label
             instance_of[thing.code] = len(boxes)
-        return (np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int32),
-                cv2.LUT(codes, mask_of), cv2.LUT(codes, instance_of).astype(np.int32))
+        return (
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.array(labels, np.int32),
+            cv2.LUT(codes, mask_of),
+            cv2.LUT(codes, instance_of).astype(np.int32),
+        )
 
     def picture(self) -> np.ndarray:
         """The finished (H, W, 3) uint8 RGB image."""

@@ -326,9 +326,7 @@ def _prepare(builder, split: str, *, download: bool) -> None:
     if not builder.data_path.exists():
         if not download:
             raise DataError(
-                Problem(
-                    str(builder.data_path), "", "is not prepared; pass download=True, or another data_dir"
-                )
+                Problem(str(builder.data_path), "", "is not prepared; pass download=True, or another data_dir")
             )
         try:
             builder.download_and_prepare()

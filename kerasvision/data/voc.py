@@ -133,9 +133,7 @@ class Voc(Dataset):
         if self._masks and (task == "segmentation" or all(id_ in self._masks for id_ in ids)):
             tasks.add("segmentation")
         if task is not None and task not in tasks:
-            raise DataError(
-                Problem(str(self.folder), "", f"has no annotations for task={task!r}; {EXPECTED}")
-            )
+            raise DataError(Problem(str(self.folder), "", f"has no annotations for task={task!r}; {EXPECTED}"))
         self.tasks = frozenset(tasks)
         if "segmentation" in tasks:
             self.mask_classes = ("background", *self.classes)
@@ -234,9 +232,7 @@ class Voc(Dataset):
         found = set()
         for path in (self._xml[id_] for id_ in ids if id_ in self._xml):
             try:
-                found.update(
-                    (entry.findtext("name") or "").strip() for entry in parse_xml(path).findall("object")
-                )
+                found.update((entry.findtext("name") or "").strip() for entry in parse_xml(path).findall("object"))
             except DataError:
                 continue  # reported, or raised, when its record is read
         return tuple(sorted(found - {""}))
@@ -296,16 +292,12 @@ class Voc(Dataset):
         name = (entry.findtext("name") or "").strip()
         where = f"line {entry.get('line')}: object {number + 1} ({name or 'without name'})"
         if name not in self.classes:
-            return self._reporter.error(
-                path, where, f"class {name!r} is unknown; {close_matches(name, self.classes)}"
-            )
+            return self._reporter.error(path, where, f"class {name!r} is unknown; {close_matches(name, self.classes)}")
         texts = [entry.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
         try:
             x1, y1, x2, y2 = (float(text) for text in texts)  # type: ignore[arg-type]
         except (TypeError, ValueError):
-            return self._reporter.error(
-                path, where, f"bndbox {texts} is not four numbers xmin, ymin, xmax, ymax"
-            )
+            return self._reporter.error(path, where, f"bndbox {texts} is not four numbers xmin, ymin, xmax, ymax")
         offset = 1.0 if self.one_based else 0.0
         box = self._reporter.box([x1 - offset, y1 - offset, x2, y2], size_hw, path, where)
         if box is None:
@@ -334,9 +326,7 @@ def parse_xml(path: str | os.PathLike) -> Element:
     """
 
     def refuse(*_):
-        raise DataError(
-            Problem(os.fspath(path), f"line {parser.CurrentLineNumber}", "DOCTYPE is refused; remove it")
-        )
+        raise DataError(Problem(os.fspath(path), f"line {parser.CurrentLineNumber}", "DOCTYPE is refused; remove it"))
 
     builder = TreeBuilder()
     parser = expat.ParserCreate()
@@ -352,9 +342,7 @@ def parse_xml(path: str | os.PathLike) -> Element:
         parser.Parse(Path(path).read_bytes(), True)
     except expat.ExpatError as error:
         reason = expat.ErrorString(error.code)
-        raise DataError(
-            Problem(os.fspath(path), f"line {error.lineno}", f"XML is malformed: {reason}")
-        ) from None
+        raise DataError(Problem(os.fspath(path), f"line {error.lineno}", f"XML is malformed: {reason}")) from None
     except FileNotFoundError:
         raise DataError(Problem(os.fspath(path), "", "file is missing")) from None
     return builder.close()

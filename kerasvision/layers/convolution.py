@@ -82,8 +82,7 @@ class ConvolutionBlock(keras.layers.Layer):
         kernel, shift = self.kernel, self.bias
         normalization: Any = self.normalization
         folds = isinstance(normalization, FrozenBatchNormalization) or (
-            isinstance(normalization, keras.layers.BatchNormalization)
-            and (not training or not normalization.trainable)
+            isinstance(normalization, keras.layers.BatchNormalization) and (not training or not normalization.trainable)
         )
         if folds:
             scale, norm_shift = inference_affine(normalization)

@@ -129,9 +129,7 @@ class VisionModel(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Return the sum of the named losses, or the compiled loss if `compile` was given one."""
         if self._compile_loss is not None:
-            return super().compute_loss(
-                x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
-            )
+            return super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
         if sample_weight is not None:
             raise ValueError(
                 "`sample_weight` is not used by the recipe's losses; leave it out, or compile(loss=...) a Keras loss"

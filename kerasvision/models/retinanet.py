@@ -64,9 +64,7 @@ class DenseHead(keras.layers.Layer):
         self.anchors_per_cell = anchors_per_cell
         self.filters = filters
         self.initial_bias = initial_bias
-        self.hidden = [
-            self._convolution(filters, f"conv{i}", activation="relu") for i in range(convolutions)
-        ]
+        self.hidden = [self._convolution(filters, f"conv{i}", activation="relu") for i in range(convolutions)]
         self.output_convolution = self._convolution(
             outputs_per_anchor * anchors_per_cell,
             "output",
@@ -265,9 +263,7 @@ class RetinaNet(Detector):
             level = slice(start, start + count)
             candidates.append(self._level_candidates(raw["logits"][:, level], raw["deltas"][:, level], anchors))
             start = start + count
-        candidate_boxes, scores, labels = (
-            ops.concatenate(parts, axis=1) for parts in zip(*candidates, strict=True)
-        )
+        candidate_boxes, scores, labels = (ops.concatenate(parts, axis=1) for parts in zip(*candidates, strict=True))
         limits = ops.convert_to_tensor(ops.shape(images)[1:3], "int32") if sizes_hw is None else sizes_hw
         return self.suppression(boxes.clip(candidate_boxes, limits), scores, labels)
 
@@ -285,9 +281,7 @@ class RetinaNet(Detector):
         chosen = ops.take_along_axis(best_anchors, best_pairs // self.num_classes, axis=1)  # (B, N)
         scores = ops.sigmoid(best_logits)
         scores = ops.where(scores > self.score_threshold, scores, -float("inf"))
-        decoded = boxes.decode_deltas(
-            ops.cast(_rows(deltas, chosen), "float32"), ops.take(anchors, chosen, axis=0)
-        )
+        decoded = boxes.decode_deltas(ops.cast(_rows(deltas, chosen), "float32"), ops.take(anchors, chosen, axis=0))
         return decoded, scores, best_pairs % self.num_classes
 
     def get_config(self):

@@ -82,9 +82,7 @@ class OraclePredictor:
         if self.task == "segmentation":
             mask = np.zeros((height, width), np.int64) if sample is None else sample.mask.astype(np.int64)
             mask = np.vectorize(self.relabel)(mask)
-            return SimpleNamespace(
-                mask=mask, class_names=self.class_names, size_hw=(height, width), palette=None
-            )
+            return SimpleNamespace(mask=mask, class_names=self.class_names, size_hw=(height, width), palette=None)
         boxes = np.zeros((0, 4), np.float32) if sample is None else sample.boxes
         labels = [] if sample is None else [self.relabel(label) for label in sample.labels]
         return SimpleNamespace(

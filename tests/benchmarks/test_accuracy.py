@@ -21,9 +21,7 @@ def test_match_classes_without_names_needs_the_same_number():
 
 
 def test_match_classes_without_a_common_class_is_an_error_with_both_lists():
-    with pytest.raises(
-        ValueError, match=r"`model` m has none of the data's classes: it knows dog; .* car, bus"
-    ):
+    with pytest.raises(ValueError, match=r"`model` m has none of the data's classes: it knows dog; .* car, bus"):
         accuracy.match_classes(("dog",), ("car", "bus"), num_classes=1, model="m")
 
 
@@ -38,9 +36,7 @@ def test_score_detection_of_an_oracle_is_one(tiny_set, oracle):
 
 
 def test_score_detection_of_other_class_ids_is_matched_by_name(tiny_set, oracle):
-    predictor = oracle(
-        tiny_set, "detection", ("dog", "bus", "car"), relabel=lambda label: {0: 2, 1: 1}[label]
-    )
+    predictor = oracle(tiny_set, "detection", ("dog", "bus", "car"), relabel=lambda label: {0: 2, 1: 1}[label])
     scored = accuracy.score(predictor, tiny_set, task="detection")
     assert scored.metrics["AP"] == 1.0
     assert scored.classes.extra == ("dog",)

@@ -28,9 +28,7 @@ def models(tiny_set, oracle):
 
 def test_benchmark_document_holds_what_was_measured(fast, models, tiny_set):
     steps = []
-    results = benchmark(
-        models, tiny_set, batch_sizes=(1, 2), min_batches=5, progress=lambda *step: steps.append(step)
-    )
+    results = benchmark(models, tiny_set, batch_sizes=(1, 2), min_batches=5, progress=lambda *step: steps.append(step))
     document = json.loads(json.dumps(results.document, allow_nan=False))
     assert document["schema"] == 1
     assert document["data"] == {
@@ -71,9 +69,7 @@ def test_benchmark_report_is_one_page_that_loads_nothing(fast, models, tiny_set,
 def test_benchmark_goes_on_after_a_model_that_does_not_fit(fast, models, oracle, tiny_set):
     dogs = oracle(tiny_set, "detection", ("dog",))
     dogs.model.task = "detection"
-    document = benchmark(
-        [("dogs", dogs), models[1]], tiny_set, batch_sizes=(1,), min_batches=5, pictures=0
-    ).document
+    document = benchmark([("dogs", dogs), models[1]], tiny_set, batch_sizes=(1,), min_batches=5, pictures=0).document
     assert [model["name"] for model in document["models"]] == ["masks"]
     (failure,) = document["failures"]
     assert failure["name"] == "dogs" and "none of the data's classes" in failure["error"]

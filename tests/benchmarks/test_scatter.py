@@ -21,9 +21,7 @@ def test_place_labels_of_near_marks_do_not_overlap():
     marks = [Mark(f"a model name {index}", 10, 0.5, "red", "") for index in range(4)]
     points = [(300.0, 200.0 + 6 * index) for index in range(4)]
     boxes = []
-    for (_, _, dx, dy, anchor), (x, y), mark in zip(
-        scatter.place_labels(points, marks), points, marks, strict=True
-    ):
+    for (_, _, dx, dy, anchor), (x, y), mark in zip(scatter.place_labels(points, marks), points, marks, strict=True):
         width = 6.9 * len(mark.name)
         left = x + dx - {"start": 0, "middle": width / 2, "end": width}[anchor]
         boxes.append((left, y + dy - 11, left + width, y + dy + 4))

@@ -98,9 +98,7 @@ def test_augmentation_boxes_labels_and_instances_stay_aligned(seed):
 
 def test_augmentation_marks_mostly_hidden_boxes_ignored_and_drops_lost_ones():
     box = np.array([[0, 0, 60, 40], [0, 0, 2, 2]], np.float32)
-    sample = Sample(
-        "s", np.zeros((40, 60, 3), np.uint8), box, np.array([4, 5], np.int32), np.array([False, False])
-    )
+    sample = Sample("s", np.zeros((40, 60, 3), np.uint8), box, np.array([4, 5], np.int32), np.array([False, False]))
     strict = Augmentation(**{**STILL, "scale": (2, 2)}, min_visible=0.3)
     result = seed_where(lambda result: len(result.boxes) == 1, strict, sample)
     # Twice the size on the same canvas shows a quarter of the first box.
@@ -168,9 +166,7 @@ def test_augmentation_colour_leaves_fill_and_input_alone():
 def test_augmentation_runs_further_pixel_transforms_each_with_its_own_chance():
     import albumentations
 
-    augmentation = Augmentation(
-        **STILL, transforms=(albumentations.InvertImg(p=0.5), albumentations.ToGray(p=0.5))
-    )
+    augmentation = Augmentation(**STILL, transforms=(albumentations.InvertImg(p=0.5), albumentations.ToGray(p=0.5)))
     sample = Sample(
         "s",
         np.full((4, 4, 3), (200, 100, 0), np.uint8),

@@ -143,9 +143,7 @@ def test_pipeline_letterbox_states_valid_region_and_pads_masks_with_ignore(frame
     assert inputs["images"].shape == (3, 20, 20, 3)
     assert (inputs["images"][1, :13] == 1).all()
     assert not inputs["images"][1, 13:].any()
-    np.testing.assert_allclose(
-        targets["boxes"][1, 0], [1 * 20 / 12, 2 * 13 / 8, 5 * 20 / 12, 6 * 13 / 8], rtol=1e-6
-    )
+    np.testing.assert_allclose(targets["boxes"][1, 0], [1 * 20 / 12, 2 * 13 / 8, 5 * 20 / 12, 6 * 13 / 8], rtol=1e-6)
     images, masks = as_numpy(next(iter(build(framework=framework, resize=rule, task="segmentation"))))
     assert images.shape == (2, 20, 20, 3)
     assert masks.dtype == np.int32
@@ -285,9 +283,7 @@ def test_pipeline_feeds_fit_and_counts_epochs_on_every_backend(backend, watch, t
     root = Path(data.__file__).parents[2]
     script = FIT.format(here=os.path.dirname(__file__), watch=watch)
     environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, cwd=tmp_path
-    )
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "NEXT True" in done.stdout
     # Under JAX and PyTorch nothing imports TensorFlow on the pipeline's behalf.
@@ -299,7 +295,5 @@ def test_importing_data_imports_nothing_heavy():
     root = Path(data.__file__).parents[2]
     heavy = "{'tensorflow', 'keras', 'cv2', 'albumentations', 'PIL', 'matplotlib', 'tensorflow_datasets'}"
     script = f"import sys, kerasvision.data; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.strip() == "[]"

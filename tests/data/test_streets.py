@@ -21,10 +21,15 @@ def checksum(dataset: Streets) -> int:
 
 # Taken with OpenCV 5.0 and 4.11, with and without SIMD and IPP (all equal). A change here is a new data
 # set: published figures and embedded weights belong to the old one.
-@pytest.mark.parametrize(("hard", "size_hw", "expected"), [
-    (False, (256, 384), 0x60d9aee8), (True, (256, 384), 0xbb43deb9),
-    (False, (97, 131), 0xc8fb7423), (True, (97, 131), 0x22daa16c),
-])
+@pytest.mark.parametrize(
+    ("hard", "size_hw", "expected"),
+    [
+        (False, (256, 384), 0x60D9AEE8),
+        (True, (256, 384), 0xBB43DEB9),
+        (False, (97, 131), 0xC8FB7423),
+        (True, (97, 131), 0x22DAA16C),
+    ],
+)
 def test_streets_known_scenes_give_committed_checksum(hard, size_hw, expected):
     assert hex(checksum(Streets("test", count=12, size_hw=size_hw, hard=hard))) == hex(expected)
 
@@ -45,9 +50,15 @@ def test_streets_drawing_leaves_numpy_random_state_alone():
     assert np.random.random() == expected  # noqa: NPY002
 
 
-@pytest.mark.parametrize("other", [
-    Streets("validation", count=1), Streets("test", count=1), Streets("train", count=1, seed=1),
-    Streets("train", count=1, hard=True)])
+@pytest.mark.parametrize(
+    "other",
+    [
+        Streets("validation", count=1),
+        Streets("test", count=1),
+        Streets("train", count=1, seed=1),
+        Streets("train", count=1, hard=True),
+    ],
+)
 def test_streets_other_split_seed_or_variant_gives_another_scene(other):
     difference = np.abs(Streets("train", count=1)[0].image.astype(int) - other[0].image)
     assert difference.mean() > 5
@@ -127,14 +138,17 @@ def test_streets_index_outside_raises_index_error(index):
         Streets(count=3)[index]
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"split": "val"}, "`split` 'val' is unknown; expected one of train, validation, test"),
-    ({"size_hw": (31, 64)}, r"`size_hw` \(31, 64\) is too small; each side must be at least 32 pixels"),
-    ({"size_hw": 256}, "`size_hw` 256 must be two integers, height and width in pixels"),
-    ({"size_hw": (64.0, 64)}, r"`size_hw` \(64.0, 64\) must be two integers"),
-    ({"count": -1}, "`count` -1 must be an integer of at least 0, or None for 4000"),
-    ({"seed": -1}, "`seed` -1 must be an integer of at least 0"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "val"}, "`split` 'val' is unknown; expected one of train, validation, test"),
+        ({"size_hw": (31, 64)}, r"`size_hw` \(31, 64\) is too small; each side must be at least 32 pixels"),
+        ({"size_hw": 256}, "`size_hw` 256 must be two integers, height and width in pixels"),
+        ({"size_hw": (64.0, 64)}, r"`size_hw` \(64.0, 64\) must be two integers"),
+        ({"count": -1}, "`count` -1 must be an integer of at least 0, or None for 4000"),
+        ({"seed": -1}, "`seed` -1 must be an integer of at least 0"),
+    ],
+)
 def test_streets_bad_argument_raises_value_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         Streets(**arguments)

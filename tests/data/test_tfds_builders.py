@@ -103,9 +103,7 @@ def test_tfds_flipped_builder_counts_y_from_the_bottom(data_dir, monkeypatch):
 def test_boxes_to_pixels_kitti_box_returns_to_where_kitti_had_it():
     # kitti_dataset_builder: ymin = (height - bottom) / height. A box of top 150, bottom 200 in 375×1242:
     stored = [[(375 - 200) / 375, 10 / 1242, (375 - 150) / 375, 30 / 1242]]
-    np.testing.assert_allclose(
-        boxes_to_pixels(stored, (375, 1242), flipped=True), [[10, 150, 30, 200]], rtol=1e-5
-    )
+    np.testing.assert_allclose(boxes_to_pixels(stored, (375, 1242), flipped=True), [[10, 150, 30, 200]], rtol=1e-5)
 
 
 def test_tfds_part_of_a_split_is_read(data_dir):

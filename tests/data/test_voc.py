@@ -16,9 +16,7 @@ def write_xml(path, objects, *, size=(6, 8), filename="a.jpg"):
     if size:
         lines.append(f"<size><width>{size[1]}</width><height>{size[0]}</height><depth>3</depth></size>")
     for name, *box, difficult in objects:
-        values = "".join(
-            f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
-        )
+        values = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
         lines += [f"<object><name>{name}</name>", f"<difficult>{difficult}</difficult>"]
         lines += [f"<bndbox>{values}</bndbox></object>"]
     path.write_text("\n".join([*lines, "</annotation>"]))

@@ -32,9 +32,7 @@ SIZES = {"square": (320, 320), "portrait": (400, 300), "landscape": (240, 500)}
 def _torch_retinanet():
     generator = torch.Generator().manual_seed(0)
     backbone = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
-    backbone = _resnet_fpn_extractor(
-        backbone, 5, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256)
-    )
+    backbone = _resnet_fpn_extractor(backbone, 5, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
     model = TorchRetinaNet(backbone, CLASSES, min_size=SHORTEST, max_size=LONGEST)
     overwrite_eps(model, 0.0)
 
@@ -52,9 +50,7 @@ def _torch_retinanet():
                 uniform(module.running_var, 0.5, 2.0)
             elif isinstance(module, torch.nn.Conv2d):
                 fan_in = module.weight[0].numel()
-                module.weight.copy_(
-                    torch.randn(module.weight.shape, generator=generator) * (1.6 / fan_in) ** 0.5
-                )
+                module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * (1.6 / fan_in) ** 0.5)
                 if module.bias is not None:
                     uniform(module.bias, -0.1, 0.1)
         # Scores spread around the threshold of 0.05 without many that round to 1 (equal scores have no order),
@@ -158,9 +154,7 @@ def test_losses_and_gradients_equal_torchvision(pair):
     np.testing.assert_allclose(losses["box_regression"], expected["bbox_regression"].item(), rtol=1e-4)
 
     variables = ours.trainable_variables
-    gradients = dict(
-        zip((v.path for v in variables), tape.gradient(total, [v.value for v in variables]), strict=True)
-    )
+    gradients = dict(zip((v.path for v in variables), tape.gradient(total, [v.value for v in variables]), strict=True))
     parameters = dict(theirs.named_parameters())
     compared = 0
     for assignment in RETINANET.assignments(ours):
