@@ -72,7 +72,7 @@ def test_checkpoint_of_native_weights_is_refused(trained, tmp_path):
     import zoo
 
     zoo.save_weights(trained, tmp_path / "weights.safetensors")
-    _refused(tmp_path / "weights.safetensors", trained, "is no kerasvision checkpoint")
+    _refused(tmp_path / "weights.safetensors", trained, "belongs to a model of another configuration")
 
 
 def test_checkpoint_of_another_task_is_refused(checkpoint, make_detector):
