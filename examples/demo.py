@@ -30,7 +30,9 @@ def main():
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--images", type=int, default=100, help="unseen scenes to benchmark on")
     arguments = parser.parse_args()
-    out, console, start = arguments.out, Console(), time.perf_counter()
+    console = Console()
+    console.width = max(console.width, 120)  # the table needs it; a narrower terminal wraps
+    out, start = arguments.out, time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
 
@@ -40,7 +42,7 @@ def main():
 
     models = []
     for role, name in MODELS.items():
-        console.rule(f"{role}: {name}, fine-tuned on {len(train_scenes)} scenes of {train_scenes.name}")
+        console.print(f"{role}: {name}, fine-tuned on {len(train_scenes)} scenes of {train_scenes.name}")
         models.append((f"{name} (embedded)", zoo.get(name)))
         model = zoo.get(name)
         model.recipe = model.recipe.replace(learning_rate=5e-4, warmup_steps=10)  # it starts near the goal
@@ -59,9 +61,9 @@ def main():
         )
         models.append((f"{name} (fine-tuned)", model))
 
-    console.rule("predictions")
+    console.print("predictions")
     draw_predictions(dict(models), out)
-    console.rule(f"benchmark on {arguments.images} unseen scenes")
+    console.print(f"benchmark on {arguments.images} unseen scenes")
     results = benchmark(
         models, "streets:hard", split="test", limit=arguments.images, batch_sizes=(1, 8), max_seconds=10
     )
