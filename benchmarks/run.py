@@ -220,7 +220,7 @@ def _predictor(item, load):
         return model
     from kerasvision.inference import Predictor
 
-    return Predictor(model)
+    return Predictor(model, freeze=True)
 
 
 def _measure(

@@ -44,7 +44,7 @@ def predict(
 
     task = task_of(loaded)
     with naming("--model", model):
-        predictor = Predictor(loaded, score_threshold=threshold if task == "detection" else None)
+        predictor = Predictor(loaded, score_threshold=threshold if task == "detection" else None, freeze=True)
     protected = {path.resolve() for path in paths}
     failures, done = [], []
     with progress_bar() as progress:

@@ -39,7 +39,7 @@ def assert_user_error(result, *parts):
 class FakePredictor:
     """Finds one car in every image, or one class on the left and another on the right."""
 
-    def __init__(self, model, *, score_threshold=None):
+    def __init__(self, model, *, score_threshold=None, freeze=False):
         self.model, self.score_threshold = model, score_threshold
         self.class_names = ("car", "bus")
 

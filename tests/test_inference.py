@@ -326,6 +326,23 @@ def test_weights_changed_after_compilation_are_used(networks):
         segmenter.set_weights(before)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_frozen_predictor_gives_the_same_results(networks, batch_size):
+    images = [
+        np.random.default_rng(i).integers(0, 256, size, np.uint8) for i, size in enumerate([(64, 96, 3), (50, 96, 3)])
+    ]
+    detector, segmenter = networks
+    for plain, frozen in zip(
+        Predictor(detector, batch_size=batch_size)(images),
+        Predictor(detector, batch_size=batch_size, freeze=True)(images),
+        strict=True,
+    ):
+        np.testing.assert_allclose(frozen.boxes, plain.boxes, atol=1e-2)
+        np.testing.assert_allclose(frozen.scores, plain.scores, rtol=1e-4)
+    (plain,), (frozen,) = Predictor(segmenter)(images[0]), Predictor(segmenter, freeze=True)(images[0])
+    assert (plain.mask == frozen.mask).mean() > 0.999
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="retracing is TensorFlow's")
 def test_many_sizes_do_not_mean_many_traces(networks):
     for model in networks:

@@ -141,7 +141,7 @@ def compare(size_hw: tuple[int, int], *, repeats: int = 9, seed: int = 0, pause:
         theirs = random_peer(seed)
         calibrate(theirs, read_image(str(path), ImageReadMode.RGB) / 255)
         torch.save(theirs.state_dict(), Path(folder) / "weights.pth")
-        predictor = Predictor(zoo.get(NAME, weights=Path(folder) / "weights.pth"))
+        predictor = Predictor(zoo.get(NAME, weights=Path(folder) / "weights.pth"), freeze=True)
 
         @torch.inference_mode()
         def their_run():
