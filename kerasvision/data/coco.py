@@ -20,7 +20,7 @@ from kerasvision.data.checks import (
     read_image,
 )
 from kerasvision.data.coco_masks import decode_segmentation
-from kerasvision.data.samples import IGNORE, Dataset, Sample
+from kerasvision.data.samples import IGNORE, RecordedDataset, Sample
 
 EXPECTED = (
     "expected annotations/instances_<split>.json (or <split>/_annotations.coco.json, or annotations.json) "
@@ -40,7 +40,7 @@ class _Record:
     segmentations: tuple
 
 
-class Coco(Dataset):
+class Coco(RecordedDataset):
     """A data set in COCO's JSON format.
 
     Boxes [x, y, width, height] become `xyxy`. Category ids, in the order of their numbers, become labels
@@ -95,23 +95,6 @@ class Coco(Dataset):
         self._root = self._find_images(images, content["images"])
         records = [self._read_record(entry, annotations.get(entry["id"], [])) for entry in self._images]
         self._records = [record for record in records if record is not None]
-
-    @property
-    def problems(self) -> list[Problem]:
-        """What was wrong or worth noting while the annotations were read."""
-        return self._reporter.problems
-
-    @property
-    def max_boxes(self) -> int:
-        """The largest number of boxes on an image, at least 1."""
-        return max([1, *(len(record.boxes) for record in self._records)])
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def sample_name(self, index: int) -> str:
-        """Path of image `index`."""
-        return self._records[self.checked_index(index)].name
 
     def __getitem__(self, index: int) -> Sample:
         record = self._records[self.checked_index(index)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -91,3 +92,30 @@ class Dataset:
                 f"{size} samples; expected {-size} to {size - 1}"
             )
         return int(index) + size if index < 0 else int(index)
+
+
+class RecordedDataset(Dataset):
+    """A data set whose annotations are all read when it is made, one record an image; images are read when asked for.
+
+    Subclasses set `_records`, each with the `name` and the `boxes` of its image, and `_reporter`.
+    """
+
+    _records: list
+    _reporter: Any
+
+    @property
+    def problems(self) -> list:
+        """What was wrong or worth noting while the annotations were read: a list of `Problem`."""
+        return self._reporter.problems
+
+    @property
+    def max_boxes(self) -> int:
+        """The largest number of boxes on an image, at least 1."""
+        return max([1, *(len(record.boxes) for record in self._records)])
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def sample_name(self, index: int) -> str:
+        """Path of the image, or what else names sample `index`."""
+        return self._records[self.checked_index(index)].name

@@ -24,7 +24,7 @@ from kerasvision.data.checks import (
     read_image,
     read_mask,
 )
-from kerasvision.data.samples import IGNORE, Dataset, Sample
+from kerasvision.data.samples import IGNORE, RecordedDataset, Sample
 
 # Builders whose boxes count y from the bottom (kitti_dataset_builder.py, `_build_bounding_box`).
 FLIPPED_IN_Y = frozenset({"kitti"})
@@ -93,7 +93,7 @@ class _Record:
     ignored: np.ndarray
 
 
-class TfdsDataset(Dataset):
+class TfdsDataset(RecordedDataset):
     """A split of a tensorflow-datasets builder, held in memory as the encoded files.
 
     Args:
@@ -151,23 +151,6 @@ class TfdsDataset(Dataset):
         self.tasks = frozenset(tasks)
         _prepare(builder, split, download=download)
         self._records = self._read_records(builder)
-
-    @property
-    def problems(self) -> list[Problem]:
-        """What was wrong or worth noting while the annotations were read."""
-        return self._reporter.problems
-
-    @property
-    def max_boxes(self) -> int:
-        """The largest number of boxes on an image, at least 1."""
-        return max([1, *(len(record.boxes) for record in self._records)])
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def sample_name(self, index: int) -> str:
-        """Builder, split and number or file name of sample `index`."""
-        return self._records[self.checked_index(index)].name
 
     def __getitem__(self, index: int) -> Sample:
         record = self._records[self.checked_index(index)]

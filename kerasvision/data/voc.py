@@ -34,7 +34,7 @@ from kerasvision.data.checks import (
     read_image,
     read_mask,
 )
-from kerasvision.data.samples import Dataset, Sample
+from kerasvision.data.samples import RecordedDataset, Sample
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -70,7 +70,7 @@ class _Record:
     ignored: np.ndarray
 
 
-class Voc(Dataset):
+class Voc(RecordedDataset):
     """A folder in VOC layout.
 
     Annotations are read and checked when the data set is opened, images when a sample is asked for.
@@ -142,23 +142,6 @@ class Voc(Dataset):
             self.classes = ()
         records = [self._read_record(id_) for id_ in ids]
         self._records = [record for record in records if record is not None]
-
-    @property
-    def problems(self) -> list[Problem]:
-        """What was wrong or worth noting while the annotations were read."""
-        return self._reporter.problems
-
-    @property
-    def max_boxes(self) -> int:
-        """The largest number of boxes on an image, at least 1."""
-        return max([1, *(len(record.boxes) for record in self._records)])
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def sample_name(self, index: int) -> str:
-        """Path of image `index`."""
-        return self._records[self.checked_index(index)].name
 
     def __getitem__(self, index: int) -> Sample:
         record = self._records[self.checked_index(index)]
