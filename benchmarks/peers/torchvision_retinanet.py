@@ -68,28 +68,31 @@ def calibrate(model, image, share: float = 2e-4) -> None:
         head.bias.fill_(float(threshold - logits.kthvalue(logits.numel() - passing).values))
 
 
-def overlapping_outputs(anchors: np.ndarray, num_classes: int, box_xyxy, *, classes: int) -> dict:
+def overlapping_outputs(anchors: list[np.ndarray], num_classes: int, box_xyxy, *, classes: int) -> dict:
     """Return raw outputs of one image in which every anchor claims the same box with a high score.
 
     Args:
-        anchors: (A, 4) xyxy.
+        anchors: Of each level, (A_l, 4) xyxy.
         num_classes: K.
         box_xyxy: The box that all deltas point to.
         classes: How many of the classes score high, each for its share of the anchors.
 
     Returns:
-        ``logits`` (1, A, K) and ``deltas`` (1, A, 4), float32.
+        ``logits`` and ``deltas``: lists of float32 (1, A_l, K) and (1, A_l, 4).
     """
     x1, y1, x2, y2 = np.asarray(box_xyxy, np.float64)
-    sizes = anchors[:, 2:] - anchors[:, :2]  # (A, 2)
-    centres = anchors[:, :2] + sizes / 2
-    shift = (np.array([(x1 + x2) / 2, (y1 + y2) / 2]) - centres) / sizes
-    stretch = np.log(np.array([x2 - x1, y2 - y1]) / sizes)
     rng = np.random.default_rng(0)
-    logits = np.full((len(anchors), num_classes), -12.0, np.float32)
-    logits[np.arange(len(anchors)), rng.integers(0, classes, len(anchors))] = rng.uniform(1, 4, len(anchors))
-    deltas = np.concatenate([shift, stretch], axis=1).astype(np.float32)
-    return {"logits": logits[None], "deltas": deltas[None]}
+    raw: dict[str, list[np.ndarray]] = {"logits": [], "deltas": []}
+    for level in anchors:
+        sizes = level[:, 2:] - level[:, :2]  # (A_l, 2)
+        centres = level[:, :2] + sizes / 2
+        shift = (np.array([(x1 + x2) / 2, (y1 + y2) / 2]) - centres) / sizes
+        stretch = np.log(np.array([x2 - x1, y2 - y1]) / sizes)
+        logits = np.full((len(level), num_classes), -12.0, np.float32)
+        logits[np.arange(len(level)), rng.integers(0, classes, len(level))] = rng.uniform(1, 4, len(level))
+        raw["logits"].append(logits[None])
+        raw["deltas"].append(np.concatenate([shift, stretch], axis=1).astype(np.float32)[None])
+    return raw
 
 
 def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -210,18 +213,17 @@ def _worst_case(predictor, theirs, picture: np.ndarray, repeats: int) -> dict[st
     inputs, metas = predictor.preprocess([picture])
     anchors = predictor.model.anchors(inputs)
     host_anchors = [np.asarray(keras.ops.convert_to_numpy(level)) for level in anchors]
-    sizes = [len(level) for level in host_anchors]
     height, width = input_shape(inputs)[1:3]
     box = (0.3 * width, 0.3 * height, 0.7 * width, 0.7 * height)
     cases = {}
     for name, classes in (("one class", 1), ("all classes", predictor.model.num_classes)):
-        raw = overlapping_outputs(np.concatenate(host_anchors), predictor.model.num_classes, box, classes=classes)
+        raw = overlapping_outputs(host_anchors, predictor.model.num_classes, box, classes=classes)
         ours_raw = keras.tree.map_structure(keras.ops.convert_to_tensor, raw)
         split = {
-            "cls_logits": list(torch.from_numpy(raw["logits"]).split(sizes, dim=1)),
-            "bbox_regression": list(torch.from_numpy(raw["deltas"]).split(sizes, dim=1)),
+            "cls_logits": [torch.from_numpy(level) for level in raw["logits"]],
+            "bbox_regression": [torch.from_numpy(level) for level in raw["deltas"]],
         }
-        their_anchors = [list(torch.from_numpy(np.concatenate(host_anchors)).split(sizes))]
+        their_anchors = [[torch.from_numpy(level) for level in host_anchors]]
 
         def ours(raw=ours_raw) -> float:
             synchronize(raw)
@@ -233,7 +235,7 @@ def _worst_case(predictor, theirs, picture: np.ndarray, repeats: int) -> dict[st
 
         times = _times_by_turns({"ours": ours, "theirs": lambda run=their_decoding: _timed(run)[0]}, repeats, 0.05)
         cases[name] = {
-            "boxes": sum(sizes),
+            "boxes": sum(len(level) for level in host_anchors),
             "ours_seconds": statistics.median(times["ours"]),
             "theirs_seconds": statistics.median(times["theirs"]),
         }

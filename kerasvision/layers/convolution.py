@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kerasvision.layers.normalization import FrozenBatchNormalization, inference_affine, make_normalization
+from kerasvision.ops.bias import add_bias
 
 
 @keras.saving.register_keras_serializable("kerasvision")
@@ -90,7 +91,7 @@ class ConvolutionBlock(keras.layers.Layer):
             shift = norm_shift if shift is None else norm_shift + shift * scale
         outputs = self._convolve(inputs, kernel)
         if shift is not None:
-            outputs = outputs + ops.cast(shift, outputs.dtype)
+            outputs = add_bias(outputs, shift)
         if normalization is not None and not folds:
             outputs = normalization(outputs, training=training)
         return self.activation(outputs)

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kerasvision.ops.nms import non_max_suppression
+from kerasvision.ops.rows import take_rows
 
 
 @keras.saving.register_keras_serializable("kerasvision")
@@ -43,9 +44,9 @@ class NonMaxSuppression(keras.layers.Layer):
         )
 
         def keep(values):
-            return ops.where(valid, ops.take_along_axis(values, indices, axis=1), -1)  # (B, D)
+            return ops.where(valid, take_rows(values, indices), -1)  # (B, D)
 
-        kept_boxes = ops.take_along_axis(boxes, ops.expand_dims(indices, -1), axis=1)  # (B, D, 4)
+        kept_boxes = take_rows(boxes, indices)  # (B, D, 4)
         return {
             "boxes": ops.where(ops.expand_dims(valid, -1), kept_boxes, -1.0),
             "scores": keep(scores),

@@ -28,6 +28,7 @@ from kerasvision.models.recipe import Recipe
 from kerasvision.ops import boxes
 from kerasvision.ops.matching import BETWEEN_THRESHOLDS, match_by_iou
 from kerasvision.ops.resizing import ResizeRule
+from kerasvision.ops.rows import take_rows
 
 # Rate of positives that the classification head starts from, so that the first losses stay small (section 4.1).
 PRIOR = 0.01
@@ -197,12 +198,12 @@ class RetinaNet(Detector):
                 head.build((None, None, None, self.pyramid.filters))
 
     def call(self, inputs, training=None):
-        """Return `logits` (B, A, num_classes) and `deltas` (B, A, 4), level by level from P3 to P7."""
+        """Return `logits` and `deltas`: lists, from P3 to P7, of (B, A_l, num_classes) and (B, A_l, 4)."""
         features = self.backbone(self.prepare(inputs), training=training)
         pyramid = self.pyramid(features[2:])
         return {
-            "logits": ops.concatenate([self.classification_head(level) for level in pyramid], axis=1),
-            "deltas": ops.concatenate([self.box_head(level) for level in pyramid], axis=1),
+            "logits": [self.classification_head(level) for level in pyramid],
+            "deltas": [self.box_head(level) for level in pyramid],
         }
 
     def anchors(self, inputs):
@@ -222,8 +223,8 @@ class RetinaNet(Detector):
         Both are sums over an image's anchors, divided by its number of foreground anchors (at least one), and averaged
         over the images: an image without boxes teaches background.
         """
-        logits = ops.cast(outputs["logits"], "float32")
-        deltas = ops.cast(outputs["deltas"], "float32")
+        logits = ops.cast(ops.concatenate(outputs["logits"], axis=1), "float32")  # (B, A, num_classes)
+        deltas = ops.cast(ops.concatenate(outputs["deltas"], axis=1), "float32")  # (B, A, 4)
         anchors = ops.expand_dims(ops.concatenate(self.anchors(inputs)), 0)  # (1, A, 4)
         true_boxes = ops.cast(targets["boxes"], "float32")
         labels = ops.cast(targets["labels"], "int32")
@@ -239,8 +240,8 @@ class RetinaNet(Detector):
         )  # (B, A)
         foreground = matches >= 0
         matched = ops.maximum(matches, 0)
-        matched_labels = ops.where(foreground, ops.take_along_axis(labels, matched, axis=1), -1)
-        matched_boxes = ops.take_along_axis(true_boxes, ops.expand_dims(matched, -1), axis=1)  # (B, A, 4)
+        matched_labels = ops.where(foreground, take_rows(labels, matched), -1)
+        matched_boxes = take_rows(true_boxes, matched)  # (B, A, 4)
         # Padding boxes have no size; a stand-in keeps logs finite where the loss is masked anyway.
         matched_boxes = ops.where(ops.expand_dims(foreground, -1), matched_boxes, anchors)
 
@@ -257,12 +258,8 @@ class RetinaNet(Detector):
     def decode(self, raw, inputs):
         """Keep each level's best (anchor, class) pairs, decode their boxes, and suppress overlaps by class."""
         images, sizes_hw = split_inputs(inputs)
-        candidates, start = [], 0
-        for anchors in self.anchors(inputs):
-            count = ops.shape(anchors)[0]
-            level = slice(start, start + count)
-            candidates.append(self._level_candidates(raw["logits"][:, level], raw["deltas"][:, level], anchors))
-            start = start + count
+        levels = zip(raw["logits"], raw["deltas"], self.anchors(inputs), strict=True)
+        candidates = [self._level_candidates(*level) for level in levels]
         candidate_boxes, scores, labels = (ops.concatenate(parts, axis=1) for parts in zip(*candidates, strict=True))
         limits = ops.convert_to_tensor(ops.shape(images)[1:3], "int32") if sizes_hw is None else sizes_hw
         return self.suppression(boxes.clip(candidate_boxes, limits), scores, labels)
@@ -274,14 +271,15 @@ class RetinaNet(Detector):
         search over all classes looks at N anchors instead of all.
         """
         limit = self.candidates_per_level
-        _, best_anchors = ops.top_k(ops.max(logits, axis=-1), _at_most(limit, ops.shape(anchors)[0]))
-        logits = ops.cast(_rows(logits, best_anchors), "float32")  # (B, N', C)
+        best = ops.max(logits, axis=-1)  # (B, A_l)
+        _, best_anchors = ops.top_k(best, _at_most(limit, ops.shape(anchors)[0]))  # (B, N')
+        logits = ops.cast(take_rows(logits, best_anchors), "float32")  # (B, N', C)
         pairs = ops.reshape(logits, (ops.shape(logits)[0], -1))  # (B, N' C)
         best_logits, best_pairs = ops.top_k(pairs, _at_most(limit, ops.shape(pairs)[1]))  # (B, N)
-        chosen = ops.take_along_axis(best_anchors, best_pairs // self.num_classes, axis=1)  # (B, N)
+        chosen = take_rows(best_anchors, best_pairs // self.num_classes)  # (B, N)
         scores = ops.sigmoid(best_logits)
         scores = ops.where(scores > self.score_threshold, scores, -float("inf"))
-        decoded = boxes.decode_deltas(ops.cast(_rows(deltas, chosen), "float32"), ops.take(anchors, chosen, axis=0))
+        decoded = boxes.decode_deltas(ops.cast(take_rows(deltas, chosen), "float32"), ops.take(anchors, chosen, axis=0))
         return decoded, scores, best_pairs % self.num_classes
 
     def get_config(self):
@@ -301,11 +299,6 @@ class RetinaNet(Detector):
             "iou_threshold": self.suppression.iou_threshold,
             "max_detections": self.suppression.max_detections,
         }
-
-
-def _rows(values, indices):
-    """Return the rows `indices` (B, N) of `values` (B, A, C): (B, N, C)."""
-    return ops.take_along_axis(values, ops.expand_dims(indices, -1), axis=1)
 
 
 def _at_most(limit, count):

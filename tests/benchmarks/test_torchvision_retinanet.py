@@ -19,18 +19,19 @@ class Tensor:
 
 
 def test_overlapping_outputs_of_every_anchor_decode_to_the_box():
-    anchors = np.array([[0, 0, 10, 10], [50, 20, 90, 100]], np.float32)
+    anchors = [np.array([[0, 0, 10, 10]], np.float32), np.array([[50, 20, 90, 100]], np.float32)]
     raw = peer.overlapping_outputs(anchors, 3, (20, 30, 40, 70), classes=1)
     # Centre (30, 50), size (20, 40). First anchor: centre (5, 5), size 10: shift 2.5, 4.5; log 2, log 4.
-    np.testing.assert_allclose(raw["deltas"][0, 0], [2.5, 4.5, np.log(2), np.log(4)], rtol=1e-6)
+    np.testing.assert_allclose(raw["deltas"][0][0, 0], [2.5, 4.5, np.log(2), np.log(4)], rtol=1e-6)
     # Second: centre (70, 60), size (40, 80): shift −1, −.125; log ½, log ½.
-    np.testing.assert_allclose(raw["deltas"][0, 1], [-1, -0.125, -np.log(2), -np.log(2)], rtol=1e-6)
-    assert (raw["logits"][0, :, 0] >= 1).all() and (raw["logits"][0, :, 1:] == -12).all()
+    np.testing.assert_allclose(raw["deltas"][1][0, 0], [-1, -0.125, -np.log(2), -np.log(2)], rtol=1e-6)
+    for logits in raw["logits"]:
+        assert (logits[0, :, 0] >= 1).all() and (logits[0, :, 1:] == -12).all()
 
 
 def test_overlapping_outputs_of_all_classes_gives_each_anchor_one():
-    raw = peer.overlapping_outputs(np.tile([[0.0, 0, 8, 8]], (50, 1)), 4, (0, 0, 8, 8), classes=4)
-    high = raw["logits"][0] > 0
+    raw = peer.overlapping_outputs([np.tile([[0.0, 0, 8, 8]], (50, 1))], 4, (0, 0, 8, 8), classes=4)
+    high = raw["logits"][0][0] > 0
     assert (high.sum(axis=1) == 1).all() and high.any(axis=0).all()
 
 

@@ -25,9 +25,8 @@ def main(out, scenes, *models):
         predictor = Predictor(model, batch_size=4)
         inputs, _ = predictor.preprocess(images[:2])
         raw = predictor.network(inputs)
-        raw = raw if isinstance(raw, dict) else {"logits": raw}
-        for key, value in raw.items():
-            arrays[f"{name}/raw/{key}"] = ops.convert_to_numpy(value)
+        for index, value in enumerate(keras.tree.flatten(raw)):
+            arrays[f"{name}/raw/{index}"] = ops.convert_to_numpy(value)
         for index, result in enumerate(predictor(images)):
             if isinstance(model, Detector):
                 for key in ("boxes", "scores", "labels"):

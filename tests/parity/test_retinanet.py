@@ -96,8 +96,9 @@ def test_raw_outputs_equal_torchvision(pair, shape):
     inputs, _ = predictor.preprocess([image])
     raw = predictor.network(inputs)
     np.testing.assert_array_equal(np.concatenate([a.numpy() for a in ours.anchors(inputs)]), anchors.numpy())
-    assert _relative(raw["logits"].numpy(), expected["cls_logits"].numpy()) < 1e-4
-    assert _relative(raw["deltas"].numpy(), expected["bbox_regression"].numpy()) < 1e-4
+    for name, their_name in (("logits", "cls_logits"), ("deltas", "bbox_regression")):
+        found = np.concatenate([level.numpy() for level in raw[name]], axis=1)
+        assert _relative(found, expected[their_name].numpy()) < 1e-4
 
 
 @pytest.mark.parametrize("shape", SIZES)
