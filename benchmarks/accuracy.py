@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from kerasvision.files import finite
+
 # One thing under the names that VOC (left) and COCO (right) give it.
 _SYNONYMS = {
     "aeroplane": "airplane",
@@ -201,7 +203,8 @@ class _DetectionScorer:
         """Return AP, AP50 and AP75, and the AP of each class."""
         figures = self.metric.per_class()
         per_class = {
-            name: _number(figures[index]["AP"]) if index in figures else None for index, name in enumerate(self.names)
+            name: finite(float(figures[index]["AP"])) if index in figures else None
+            for index, name in enumerate(self.names)
         }
         return {name: float(value) for name, value in self.metric.result().items()}, per_class
 
@@ -227,34 +230,8 @@ class _SegmentationScorer:
 
     def result(self) -> tuple[dict[str, float], dict[str, float | None]]:
         """Return mIoU, pixel accuracy and Dice, and the IoU of each class."""
-        from kerasvision.metrics import per_class_iou
+        from kerasvision.metrics import figures_of, per_class_iou
 
-        iou = per_class_iou(self.confusion)[: self.other]
-        per_class = {name: _number(value) for name, value in zip(self.names, iou, strict=True)}
-        return segmentation_figures(self.confusion), per_class
-
-
-def segmentation_figures(confusion: np.ndarray) -> dict[str, float]:
-    """Return mIoU, pixel accuracy and Dice where the last predicted class is "none of the data's".
-
-    The same as `kerasvision.metrics.figures_of` if nothing was predicted as that class. It has no IoU of its
-    own, but its pixels are missed by the class that they belong to.
-
-    Args:
-        confusion: (C + 1, C + 1) counts; rows are true, columns predicted classes.
-    """
-    confusion = np.asarray(confusion, np.float64)
-    right = np.diag(confusion)[:-1]
-    sizes = (confusion.sum(axis=0) + confusion.sum(axis=1))[:-1]  # (C,)
-    occurs = sizes > 0
-    if not occurs.any():
-        return dict.fromkeys(("mIoU", "pixel_accuracy", "dice"), float("nan"))
-    return {
-        "mIoU": float(np.mean(right[occurs] / (sizes - right)[occurs])),
-        "pixel_accuracy": float(right.sum() / confusion.sum()),
-        "dice": float(np.mean(2 * right[occurs] / sizes[occurs])),
-    }
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+        iou = per_class_iou(self.confusion)[: self.other].tolist()
+        per_class = finite(dict(zip(self.names, iou, strict=True)))
+        return figures_of(self.confusion, num_classes=self.other), per_class

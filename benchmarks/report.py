@@ -2,9 +2,6 @@
 
 import base64
 import html
-import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 from benchmarks import scatter
 from benchmarks.timing import END_TO_END, REQUIRED_SAMPLES, STAGES, percentile_text
 from kerasvision import visualize
+from kerasvision.files import write_json, write_text
 
 TASK_TITLES = {"detection": "Object detection", "segmentation": "Semantic segmentation"}
 METRICS = {"detection": ("AP", "AP50", "AP75"), "segmentation": ("mIoU", "pixel_accuracy", "dice")}
@@ -41,23 +39,8 @@ def write(document: dict[str, Any], pictures: Sequence, folder) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "results.json", json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    return _write(folder / "report.html", page(document, pictures))
-
-
-def _write(path: Path, text: str) -> Path:
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(partial).chmod(0o666 & ~umask)  # mkstemp gives 0600
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-    return path
+    write_json(folder / "results.json", document)
+    return write_text(folder / "report.html", page(document, pictures))
 
 
 def page(document: dict[str, Any], pictures: Sequence = ()) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks import accuracy, environment, timing
 from kerasvision import visualize
+from kerasvision.files import finite
 
 SCHEMA_VERSION = 1
 
@@ -274,7 +275,7 @@ def _measure(
         "macs_hw": list(input_hw),
         "resize": predictor.model.resize_rule.get_config(),
         "accuracy": {
-            "metrics": {key: _json_number(value) for key, value in scored.metrics.items()},
+            "metrics": finite(scored.metrics),
             "per_class": scored.per_class,
             "images": scored.images,
             "missing_classes": list(scored.classes.missing),
@@ -284,11 +285,6 @@ def _measure(
         "memory": memory,
     }
     return result, scored.kept
-
-
-def _json_number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return float(value) if np.isfinite(value) else None
 
 
 def _draw(data, task: str, name: str, kept: list, threshold: float) -> Iterator[Picture]:

@@ -18,6 +18,7 @@ from kerasvision.cli_inputs import (
     progress_bar,
     task_of,
 )
+from kerasvision.files import finite
 
 
 def evaluate(
@@ -59,17 +60,13 @@ def evaluate(
             "data": data,
             "split": split,
             "images": scored.images,
-            "metrics": {name: _or_none(value) for name, value in scored.metrics.items()},
+            "metrics": finite(scored.metrics),
             "per_class": scored.per_class,
             "missing_classes": scored.classes.missing,
         }
         typer.echo(json.dumps(content, ensure_ascii=False))
         return
     _print_scores(scored, task, f"{model} on {scored.images} images of {data}, {split} split")
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if value == value else None  # JSON has no NaN
 
 
 def _print_scores(scored, task: str, title: str) -> None:

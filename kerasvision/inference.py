@@ -313,8 +313,8 @@ def _frozen_graph(function):
     """Compile a function for TensorFlow, with the variables' values of its first call built in as constants.
 
     Constants let TensorFlow fold normalisation into kernels once, and lay kernels out for the processor once, instead
-    of at every call: RetinaNet R50-FPN takes 0.85 of the time. The first sizes of input get a graph each, where more can
-    be fused; one graph serves all other sizes.
+    of at every call: RetinaNet R50-FPN takes 0.85 of the time. The first sizes of input get a graph each, where more
+    can be fused; one graph serves all other sizes.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2

@@ -8,13 +8,14 @@ import functools
 import importlib.util
 import io
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from kerasvision.files import replacing
 
 _INK = (24, 24, 27)
 _PAPER = (255, 255, 255)
@@ -548,15 +549,6 @@ def save_image(image: np.ndarray, path: str | os.PathLike, *, quality: int = 92)
         raise ValueError(f"`path` {str(path)!r} has the suffix {path.suffix!r}; use one of {', '.join(_FORMATS)}")
     content = encode_image(image, file_format, quality=quality)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(partial).chmod(0o666 & ~umask)  # mkstemp gives 0600; a picture is as readable as any new file
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial:
+        partial.write_bytes(content)
     return path

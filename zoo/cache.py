@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from kerasvision.files import write_json
 from zoo.errors import DownloadError
 
 _CHUNK_BYTES = 1 << 20
@@ -112,9 +113,7 @@ def _write_receipt(path: Path, url: str, digest: str) -> None:
     stat = path.stat()
     content = {"url": url, "sha256": digest, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     with contextlib.suppress(OSError):
-        partial = path.with_name(f"{path.name}.{os.getpid()}-{time.monotonic_ns()}.part")
-        partial.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(partial, _receipt(path))
+        write_json(_receipt(path), content)
 
 
 def _check_cached(path: Path, url: str, sha256: str, *, verify: bool) -> None:

@@ -6,7 +6,6 @@ name, classes, resize rule and configuration.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kerasvision.files import replacing
 from kerasvision.ops.resizing import ResizeRule
 from zoo.converters.assign import Assignment, assign, variable_names
 from zoo.errors import WeightsError
@@ -137,15 +137,8 @@ def save_weights(
         tensors[variable_name] = np.ascontiguousarray(array)
     content = save(tensors, {_METADATA_KEY: Metadata.of(model, name, extra).to_json()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
     return path
 
 

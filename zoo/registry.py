@@ -5,13 +5,13 @@ models imports neither. The built-in ones are the `ENTRIES` of each module in `z
 a user's own.
 """
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from kerasvision.naming import close_matches
 from kerasvision.ops.resizing import ResizeRule
 from zoo.class_names import CLASS_NAMES
 
@@ -153,7 +153,7 @@ class Entry:
         for weights in self.weights:
             if weights.tag == tag:
                 return weights
-        raise ValueError(f"{self.name} has no weights {tag!r}; {suggest(tag, self.tags, 'it has')}")
+        raise ValueError(f"{self.name} has no weights {tag!r}; {close_matches(tag, sorted(self.tags), what='it has')}")
 
     def to_dict(self) -> dict:
         """Return everything as a dict that JSON can hold."""
@@ -239,7 +239,8 @@ def find(name: str) -> tuple[Entry, str | None]:
     _load()
     base, _, tag = name.partition(".")
     if base not in _entries:
-        raise ValueError(f"`name` {base!r} is no model of the zoo; {suggest(base, _entries, 'it has')}")
+        hint = close_matches(base, sorted(_entries), what="it has")
+        raise ValueError(f"`name` {base!r} is no model of the zoo; {hint}")
     entry = _entries[base]
     if tag:
         entry.weights_of(tag)
@@ -250,16 +251,6 @@ def import_attribute(reference: str) -> Any:
     """Import ``"module:attribute"``."""
     module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def suggest(wanted: str, names, verb: str) -> str:
-    """Say which names are close to the wanted one, or, where none is, all of them."""
-    names = sorted(names)
-    close = difflib.get_close_matches(wanted.lower(), names, n=3, cutoff=0.6)
-    close += [name for name in names if name.startswith(wanted.lower()) and name not in close][:5]
-    if close:
-        return "did you mean " + " or ".join(repr(name) for name in close) + "?"
-    return f"{verb} {', '.join(names)}" if names else f"{verb} none"
 
 
 def _load() -> None:

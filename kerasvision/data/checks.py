@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
@@ -105,15 +104,6 @@ class Reporter:
                 f"box {text} reaches outside the image of width {width} and height {height}; clipped",
             )
         return [max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))]
-
-
-def close_matches(name: str, known: Sequence[str], *, what: str = "known") -> str:
-    """Returns a message part that lists close matches of a mistyped name, or some of the known ones."""
-    matches = get_close_matches(name, known, n=3, cutoff=0.5)
-    if matches:
-        return "did you mean " + " or ".join(repr(match) for match in matches) + "?"
-    listed = ", ".join(repr(entry) for entry in list(known)[:10])
-    return f"{what}: {listed}{', …' if len(known) > 10 else ''}"
 
 
 def path_inside(root: Path, relative: str, file: str | os.PathLike, where: str) -> Path:

@@ -14,13 +14,13 @@ from kerasvision.data.checks import (
     DataError,
     Problem,
     Reporter,
-    close_matches,
     image_looks_whole,
     path_inside,
     read_image,
 )
 from kerasvision.data.coco_masks import decode_segmentation
 from kerasvision.data.samples import IGNORE, RecordedDataset, Sample
+from kerasvision.naming import close_matches
 
 EXPECTED = (
     "expected annotations/instances_<split>.json (or <split>/_annotations.coco.json, or annotations.json) "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kerasvision.data.checks import close_matches
 from kerasvision.data.samples import Dataset
+from kerasvision.naming import close_matches
 
 KINDS = ("streets", "streets:hard", "voc:DIR", "coco:DIR", "tfds:NAME")
 

@@ -18,13 +18,13 @@ from kerasvision.data.checks import (
     DataError,
     Problem,
     Reporter,
-    close_matches,
     image_size,
     mask_problem,
     read_image,
     read_mask,
 )
 from kerasvision.data.samples import IGNORE, RecordedDataset, Sample
+from kerasvision.naming import close_matches
 
 # Builders whose boxes count y from the bottom (kitti_dataset_builder.py, `_build_bounding_box`).
 FLIPPED_IN_Y = frozenset({"kitti"})

@@ -26,7 +26,6 @@ from kerasvision.data.checks import (
     DataError,
     Problem,
     Reporter,
-    close_matches,
     image_looks_whole,
     image_size,
     mask_problem,
@@ -35,6 +34,7 @@ from kerasvision.data.checks import (
     read_mask,
 )
 from kerasvision.data.samples import RecordedDataset, Sample
+from kerasvision.naming import close_matches
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

@@ -38,11 +38,13 @@ def confusion_matrix(truth, predictions, num_classes, ignore_class=255):
     return counts.reshape(num_classes, num_classes)  # (C, C)
 
 
-def figures_of(confusion):
+def figures_of(confusion, *, num_classes=None):
     """Return mIoU, pixel accuracy and Dice of a confusion matrix.
 
     Args:
         confusion: (C, C) counts; rows are true, columns predicted classes.
+        num_classes: How many of the C are classes of the data; default: all. Predictions of the others have no IoU of
+            their own, but are missed by the class that they belong to.
 
     Returns:
         dict of floats in [0, 1]: `mIoU` and `dice` are means over the classes that occur in the truth or the
@@ -52,8 +54,8 @@ def figures_of(confusion):
     total = confusion.sum()
     if total == 0:
         return dict.fromkeys(("mIoU", "pixel_accuracy", "dice"), float("nan"))
-    right = np.diag(confusion)
-    sizes = confusion.sum(axis=0) + confusion.sum(axis=1)  # (C,)
+    right = np.diag(confusion)[:num_classes]
+    sizes = (confusion.sum(axis=0) + confusion.sum(axis=1))[:num_classes]  # (num_classes,)
     occurs = sizes > 0
     return {
         "mIoU": float(np.mean(right[occurs] / (sizes - right)[occurs])),

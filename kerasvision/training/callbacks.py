@@ -1,12 +1,11 @@
 """Keras callbacks of a training run."""
 
-import json
 import math
-import os
 from pathlib import Path
 
 import keras
 
+from kerasvision.files import replacing, write_json
 from kerasvision.training.checkpoint import save_checkpoint
 
 
@@ -96,9 +95,8 @@ class RunRecorder(keras.callbacks.Callback):
         scores = self._scores()
         known = [score for score in scores if score is not None]
         if known and scores[-1] == max(known):
-            partial = self.run_dir / "best.partial.keras"
-            self.model.save(partial)
-            os.replace(partial, self.run_dir / "best.keras")
+            with replacing(self.run_dir / "best.keras") as partial:
+                self.model.save(partial)
         save_checkpoint(
             self.run_dir / "last.safetensors",
             self.model,
@@ -114,19 +112,3 @@ class RunRecorder(keras.callbacks.Callback):
         else:
             values, sign = self.history.get("val_loss") or self.history.get("loss") or [], -1
         return [None if value is None or math.isnan(value) else sign * value for value in values]
-
-
-def write_json(path, content):
-    """Write JSON to `path`, replacing an older file as a whole. NaN becomes null."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-
-    def clean(value):
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        if isinstance(value, dict):
-            return {key: clean(item) for key, item in value.items()}
-        return [clean(item) for item in value] if isinstance(value, list | tuple) else value
-
-    partial.write_text(json.dumps(clean(content), indent=2) + "\n")
-    os.replace(partial, path)

@@ -1,12 +1,13 @@
 """The state of a training run, in one file that is replaced as a whole."""
 
 import json
-import os
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
+
+from kerasvision.files import replacing
 
 _FORMAT = 1
 
@@ -34,21 +35,9 @@ def save_checkpoint(path, model, *, epoch, history, extra=None):
         "config": _signature(model),
         "extra": extra or {},
     }
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     tensors = {name: np.array(ops.convert_to_numpy(v), order="C") for name, v in _variables(model).items()}
-    save_file(tensors, partial, metadata={"kerasvision": json.dumps(metadata)})
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.chmod(partial, 0o666 & ~_umask())  # safetensors makes its files private
-    os.replace(partial, path)
-
-
-def _umask():
-    """Return the process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata={"kerasvision": json.dumps(metadata)})
 
 
 def load_checkpoint(path, model):

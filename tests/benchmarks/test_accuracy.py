@@ -1,8 +1,6 @@
-import numpy as np
 import pytest
 
 from benchmarks import accuracy
-from kerasvision.metrics import figures_of
 
 
 def test_match_classes_by_name_whatever_the_order_and_spelling():
@@ -65,12 +63,6 @@ def test_score_segmentation_of_an_unknown_class_is_a_miss(tiny_set, oracle):
     assert scored.metrics["mIoU"] == pytest.approx(2 / 3)
     # Half of the images hold one car of 400 of 3072 pixels.
     assert scored.metrics["pixel_accuracy"] == pytest.approx(1 - 400 / 3072 / 2)
-
-
-def test_segmentation_figures_without_unknown_predictions_equal_figures_of():
-    confusion = np.zeros((4, 4), int)
-    confusion[:3, :3] = [[50, 3, 0], [4, 20, 1], [0, 0, 7]]
-    assert accuracy.segmentation_figures(confusion) == pytest.approx(figures_of(confusion[:3, :3]))
 
 
 @pytest.mark.parametrize(

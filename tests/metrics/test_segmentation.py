@@ -89,6 +89,17 @@ def test_figures_count_a_class_that_is_only_predicted_as_zero():
     assert figures_of([[3, 1], [0, 0]])["mIoU"] == pytest.approx((3 / 4 + 0) / 2)
 
 
+def test_figures_of_predictions_that_are_no_class_of_the_data_are_misses():
+    with_unknown = np.zeros((4, 4), int)
+    with_unknown[:3, :3] = CONFUSION
+    assert figures_of(with_unknown, num_classes=3) == pytest.approx(figures_of(CONFUSION))
+    # One more pixel of class 0 went to the unknown class. IoU: 2 / 4, 2 / 4, 1 / 2; accuracy: 5 of 8.
+    with_unknown[0, 3] = 1
+    figures = figures_of(with_unknown, num_classes=3)
+    assert figures["mIoU"] == pytest.approx(1 / 2)
+    assert figures["pixel_accuracy"] == pytest.approx(5 / 8)
+
+
 def test_figures_of_nothing_are_nan():
     assert all(np.isnan(value) for value in figures_of(np.zeros((3, 3))).values())
 
