@@ -38,7 +38,7 @@ def confusion_matrix(truth, predictions, num_classes, ignore_class=255):
     return counts.reshape(num_classes, num_classes)  # (C, C)
 
 
-def figures_of(confusion, *, num_classes=None):
+def figures_of(confusion, *, num_classes=None) -> dict[str, float]:
     """Return mIoU, pixel accuracy and Dice of a confusion matrix.
 
     Args:

@@ -172,7 +172,7 @@ def test_get_own_format_of_another_model_says_which(tmp_path, tiny):
     ("arguments", "error", "said"),
     [
         ({"name": "tiney"}, ValueError, "`name` 'tiney' is no model of the zoo; did you mean 'tiny'"),
-        ({"name": "tiny.v2"}, ValueError, "tiny has no weights 'v2'; it has: 'v1'"),
+        ({"name": "tiny.v2"}, ValueError, "tiny has no weights 'v2'; did you mean 'v1'"),
         (
             {"name": "tiny.v1", "weights": None},
             ValueError,
