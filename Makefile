@@ -8,7 +8,9 @@ DEMO ?= demo
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-parity lint bench clean
+DEPENDENCY_TESTS := tests/data tests/metrics tests/models tests/training tests/test_cli.py tests/test_visualize.py
+
+.PHONY: help demo test test-parity test-lowest lint bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +37,12 @@ test: $(VENV)/.dev ## Run the default tests
 test-parity: $(VENV)/.dev ## Compare with the reference implementations
 	$(BIN)/python -m pytest -o addopts="--import-mode=importlib -ra --strict-markers" tests/parity
 
+test-lowest: pyproject.toml ## Run the tests that lean on other libraries with the lowest versions that we claim to support
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip --disable-pip-version-check install --quiet uv
+	VIRTUAL_ENV=$(VENV)-lowest $(VENV)-lowest/bin/uv pip install --quiet --resolution lowest-direct --editable '.[test]'
+	$(VENV)-lowest/bin/python -m pytest -W ignore::DeprecationWarning $(DEPENDENCY_TESTS)
+
 lint: $(VENV)/.dev ## Run ruff, pyright, import-linter and codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,4 +55,4 @@ bench: $(VENV)/.dev ## Benchmark the embedded models, and RetinaNet beside torch
 	$(BIN)/python -m benchmarks.peers.torchvision_retinanet --size 800
 
 clean: ## Remove environments and what the demo made
-	rm -rf .venv demo
+	rm -rf .venv .venv-lowest demo
