@@ -6,8 +6,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 _VERSIONS = (
@@ -23,8 +21,11 @@ _VERSIONS = (
 )
 
 
-def describe() -> dict:
+def describe(precision: str | None = None) -> dict:
     """Describe hardware, software and settings.
+
+    Args:
+        precision: Dtype policy of what was measured; default: Keras's global one.
 
     Returns:
         A dict that JSON can hold: ``cpu``, ``cores``, ``memory_bytes``, ``accelerator`` (None on a CPU),
@@ -40,7 +41,7 @@ def describe() -> dict:
         "accelerator": accelerator(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "backend": keras.backend.backend(),
-        "precision": keras.config.dtype_policy().name,
+        "precision": precision or keras.config.dtype_policy().name,
         "versions": {"python": platform.python_version()} | installed_versions(),
         "commit": git_commit(),
         "variables": {
@@ -122,73 +123,3 @@ def git_commit() -> str | None:
         return git("rev-parse", "--short=12", "HEAD") + ("+" if dirty else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _status_bytes(key: str) -> int | None:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(key + ":"):
-                return int(line.split()[1]) * 1024
-    return None
-
-
-def _reset_peak() -> bool:
-    """Reset the kernel's high-water mark of this process; only Linux can."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: "5" resets VmHWM
-        return True
-    except OSError:
-        return False
-
-
-@contextlib.contextmanager
-def peak_memory() -> Iterator[dict]:
-    """Measure the peak memory of a block.
-
-    Yields:
-        A dict, filled when the block ends: ``peak_bytes``, resident memory of the whole process at its
-        highest; ``before_bytes``, resident memory when the block began; ``method``, what was measured, in
-        words; ``accelerator_peak_bytes`` where the backend tells.
-    """
-    measured: dict = {"before_bytes": _status_bytes("VmRSS")}
-    fresh = _reset_peak()
-    _accelerator_peak(reset=True)
-    try:
-        yield measured
-    finally:
-        peak = _status_bytes("VmHWM") if fresh else None
-        if peak is not None:
-            measured["peak_bytes"] = peak
-            measured["method"] = "highest resident memory of the process while this model was loaded and run (VmHWM)"
-        else:
-            import resource  # not on Windows
-
-            unit = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on macOS, KiB elsewhere
-            measured["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-            measured["method"] = "highest resident memory of the process since it started (ru_maxrss)"
-        measured["accelerator_peak_bytes"] = _accelerator_peak()
-
-
-def _accelerator_peak(*, reset: bool = False) -> int | None:
-    """Return the accelerator's peak memory in bytes since the last reset, None on a CPU."""
-    import keras
-
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        tensorflow = importlib.import_module("tensorflow")
-        if not tensorflow.config.list_physical_devices("GPU"):
-            return None
-        if reset:
-            tensorflow.config.experimental.reset_memory_stats("GPU:0")
-        return int(tensorflow.config.experimental.get_memory_info("GPU:0")["peak"])
-    if backend == "torch":
-        cuda = importlib.import_module("torch").cuda
-        if not cuda.is_available():
-            return None
-        if reset:
-            cuda.reset_peak_memory_stats()
-        return int(cuda.max_memory_allocated())
-    if backend == "jax":
-        statistics = importlib.import_module("jax").devices()[0].memory_stats() or {}
-        return statistics.get("peak_bytes_in_use")
-    return None

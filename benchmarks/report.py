@@ -176,7 +176,7 @@ def _summary_table(task: str, models: list[dict], colours: dict[str, str]) -> st
     for title, values, pattern in (
         ("params\nM", [model["parameters"] / 1e6 for model in models], "{:.2f}"),
         ("MACs\nG", [model["macs"] / 1e9 for model in models], "{:.2f}"),
-        ("memory\nMB", [model["memory"]["peak_bytes"] / 1e6 for model in models], "{:.0f}"),
+        ("memory\nMB", [model["memory"] and model["memory"]["peak_bytes"] / 1e6 for model in models], "{:.0f}"),
     ):
         heads.append(_head(title, "ascending"))
         columns.append(_number_cells(values, pattern, "less"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import accuracy, environment, timing
+from benchmarks import accuracy, environment, memory, timing
 from kerasvision import visualize
 from kerasvision.files import finite
 
@@ -95,7 +95,7 @@ def benchmark(
         ``notes``, ``failures`` (``name`` and ``error`` of models not measured) and ``models``, dicts of:
         ``name``, ``task``, ``parameters``, ``macs``, ``macs_hw``, ``resize``, ``accuracy`` (``metrics``,
         ``per_class``, ``images``, ``missing_classes``, ``extra_classes``), ``timing`` (one
-        `timing.time_stages` result per batch size) and ``memory``.
+        `timing.time_stages` result per batch size), ``precision`` and ``memory`` (`memory.peak_of`, or None).
 
     Raises:
         ValueError: No models, a bad batch size or limit, or no model whose task and classes fit.
@@ -154,7 +154,7 @@ def benchmark(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "data": {"name": data.name, "split": split, "images": total, **sizes},
         "settings": settings,
-        "environment": environment.describe(),
+        "environment": environment.describe(", ".join(sorted({model["precision"] for model in measured}))),
         "models": measured,
         "failures": failures,
         "notes": [
@@ -241,30 +241,29 @@ def _measure(
     from kerasvision.models.complexity import count_macs, count_parameters
 
     name = item if isinstance(item, str) else item[0]
-    with environment.peak_memory() as memory:
-        predictor = _predictor(item, load)
-        task = task_of(predictor.model)
-        scored = accuracy.score(
+    predictor = _predictor(item, load)
+    task = task_of(predictor.model)
+    scored = accuracy.score(
+        predictor,
+        data,
+        task=task,
+        limit=limit,
+        batch_size=min(8, max(batch_sizes)),
+        keep=keep,
+        name=name,
+        progress=lambda done, total: progress(name, "accuracy", done, total),
+    )
+    timings = [
+        timing.time_stages(
             predictor,
-            data,
-            task=task,
-            limit=limit,
-            batch_size=min(8, max(batch_sizes)),
-            keep=keep,
-            name=name,
-            progress=lambda done, total: progress(name, "accuracy", done, total),
+            files,
+            batch_size,
+            min_batches=min_batches,
+            max_seconds=max_seconds,
+            progress=lambda done, total, size=batch_size: progress(name, f"time, batch {size}", done, total),
         )
-        timings = [
-            timing.time_stages(
-                predictor,
-                files,
-                batch_size,
-                min_batches=min_batches,
-                max_seconds=max_seconds,
-                progress=lambda done, total, size=batch_size: progress(name, f"time, batch {size}", done, total),
-            )
-            for batch_size in batch_sizes
-        ]
+        for batch_size in batch_sizes
+    ]
     inputs, _ = predictor.preprocess([predictor.read(files[0])])
     input_hw = timing.input_shape(inputs)[1:3]
     result = {
@@ -282,9 +281,17 @@ def _measure(
             "extra_classes": list(scored.classes.extra),
         },
         "timing": timings,
-        "memory": memory,
+        "precision": predictor.model.dtype_policy.name,
+        "memory": _peak_memory(predictor, files, max(batch_sizes)),
     }
     return result, scored.kept
+
+
+def _peak_memory(predictor, files: Sequence[Path], batch_size: int) -> dict | None:
+    """Return `memory.peak_of`, or None for a model that Keras cannot save, and no other process can load."""
+    from kerasvision.models.base import VisionModel
+
+    return memory.peak_of(predictor, files, batch_size) if isinstance(predictor.model, VisionModel) else None
 
 
 def _draw(data, task: str, name: str, kept: list, threshold: float) -> Iterator[Picture]:
@@ -355,5 +362,5 @@ def _notes(measured: Sequence[dict], written: int) -> list[str]:
             if not times["complete"]:
                 count = times["stages"]["end_to_end"]["samples"]
                 notes.append(f"{where}: the time limit ended the run after {count} batches.")
-    notes.append(f"Peak memory: {measured[0]['memory']['method']}.")
-    return notes
+    methods = {model["memory"]["method"] for model in measured if model["memory"]}
+    return notes + [f"Peak memory: {method}." for method in sorted(methods)]

@@ -52,7 +52,12 @@ class OraclePredictor:
     def __init__(self, dataset, task, class_names, relabel=None, seconds=0.0):
         self.task, self.class_names, self.seconds = task, class_names, seconds
         self.relabel = relabel or (lambda label: label)
-        self.model = SimpleNamespace(num_classes=len(class_names), resize_rule=ResizeRule(), name="oracle")
+        self.model = SimpleNamespace(
+            num_classes=len(class_names),
+            resize_rule=ResizeRule(),
+            name="oracle",
+            dtype_policy=SimpleNamespace(name="float32"),
+        )
         self.samples = {sample.image.tobytes(): sample for sample in dataset}
         self.calls = []
 
