@@ -4,6 +4,7 @@ The predictor is the one that is timed. Its classes are matched to the data set'
 with other class ids, or with more classes, are scored rightly or refused.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -139,7 +140,7 @@ def score(
         dataset: A `kerasvision.data.Dataset` with annotations for `task`.
         task: ``"detection"`` or ``"segmentation"``.
         limit: Score only the first so many images; None for all.
-        batch_size: Images per call of the network; padding and batching do not change results.
+        batch_size: Most images per call of the network; only neighbours with the same input size share one.
         keep: Number of images, spread evenly, whose sample and result are returned to be drawn.
         name: The model's name, for messages.
         progress: Called as ``progress(done, total)``.
@@ -177,9 +178,12 @@ def score(
 
 
 def predict_arrays(predictor, images: Sequence[np.ndarray]) -> list:
-    """Run one batch of decoded images through the stages that are timed."""
-    inputs, metas = predictor.preprocess(list(images))
-    return list(predictor.postprocess(predictor.network(inputs), inputs, metas))
+    """Run decoded images through the stages that are timed, neighbours of one input size in one batch."""
+    results = []
+    for _, group in itertools.groupby(images, key=lambda image: predictor.resize.canvas_hw(*image.shape[:2])):
+        inputs, metas = predictor.preprocess(list(group))
+        results.extend(predictor.postprocess(predictor.network(inputs), inputs, metas))
+    return results
 
 
 class _DetectionScorer:

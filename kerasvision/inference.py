@@ -112,7 +112,8 @@ class Predictor:
         model: A Detector or Segmenter.
         class_names: Names of its classes; default: the model's, else "class 0", "class 1" ...
         resize: The `ResizeRule` to apply; default: the model's.
-        batch_size: Images that go through the network together.
+        batch_size: Most images that go through the network together. Only neighbours with the same input size do: on
+            a larger canvas, biases of convolutions would leak in from the padding and change results a little.
         score_threshold: Detections that score less are left out, on top of the model's own threshold.
         palette: (C, 3) uint8 colour of each class of a segmenter, handed on with its results.
         freeze: Under TensorFlow, build the weights of the first call into the graph as constants: faster, but weights
@@ -167,12 +168,19 @@ class Predictor:
         batch: list[tuple[str, np.ndarray]] = []
         for index, item in enumerate(items):
             name = os.fspath(item) if isinstance(item, str | os.PathLike) else str(index)
-            batch.append((name, self.read(item)))
+            image = self.read(item)
+            if batch and self._canvas_of(image) != self._canvas_of(batch[0][1]):
+                yield from self._predict(batch)
+                batch = []
+            batch.append((name, image))
             if len(batch) == self.batch_size:
                 yield from self._predict(batch)
                 batch = []
         if batch:
             yield from self._predict(batch)
+
+    def _canvas_of(self, image):
+        return self.resize.canvas_hw(*image.shape[:2])
 
     def _predict(self, batch):
         names, images = zip(*batch, strict=True)

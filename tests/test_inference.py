@@ -312,6 +312,22 @@ def test_predictor_equals_predict(networks):
     np.testing.assert_array_equal(seen.mask, logits[0].argmax(axis=-1))
 
 
+def test_batches_of_mixed_sizes_give_what_each_image_gives_alone(networks):
+    sizes = [(64, 96, 3), (64, 96, 3), (96, 64, 3), (50, 90, 3), (96, 96, 3)]
+    images = [np.random.default_rng(i).integers(0, 256, size, np.uint8) for i, size in enumerate(sizes)]
+    detector, segmenter = networks
+    rule = ResizeRule("shortest_side", shortest=64, longest=128)
+    for alone, together in zip(
+        Predictor(detector, resize=rule)(images), Predictor(detector, resize=rule, batch_size=4)(images), strict=True
+    ):
+        np.testing.assert_allclose(together.boxes, alone.boxes, atol=1e-2)
+        np.testing.assert_allclose(together.scores, alone.scores, rtol=1e-4)
+    for alone, together in zip(
+        Predictor(segmenter, resize=rule)(images), Predictor(segmenter, resize=rule, batch_size=4)(images), strict=True
+    ):
+        assert (alone.mask == together.mask).mean() > 0.999
+
+
 def test_weights_changed_after_compilation_are_used(networks):
     segmenter = networks[1]
     predictor = Predictor(segmenter)

@@ -83,6 +83,10 @@ class Metadata:
             content = json.loads(text)
             if content["format"] != _FORMAT:
                 raise WeightsError(f"{path} has format {content['format']}; this version reads {_FORMAT}")
+            if "history" in content:
+                raise WeightsError(
+                    f"{path} is what a training run resumes from; use best.keras or final.keras beside it"
+                )
             names, rule = content["class_names"], content["resize_rule"]
             return cls(
                 name=content["name"],
@@ -103,7 +107,7 @@ def save_weights(
     path: str | Path,
     *,
     name: str | None = None,
-    float16: bool = True,
+    float16: bool = False,
     extra: Mapping | None = None,
 ) -> Path:
     """Write a model's weights and what they are into one `.safetensors` file, atomically.
@@ -112,7 +116,7 @@ def save_weights(
         model: A built model. `num_classes`, `class_names` and `resize_rule` are read from it.
         path: The file, ending in ``.safetensors``; replaced if it exists.
         name: The model's name in the zoo; default: the Keras model's.
-        float16: Store kernels in half the space. Vectors (biases, normalisation) and kernels with values
+        float16: Store kernels in half the space, rounded. Vectors (biases, normalisation) and kernels with values
             beyond float16's range stay float32.
         extra: Further metadata that JSON can hold.
 

@@ -52,6 +52,7 @@ class OraclePredictor:
     def __init__(self, dataset, task, class_names, relabel=None, seconds=0.0):
         self.task, self.class_names, self.seconds = task, class_names, seconds
         self.relabel = relabel or (lambda label: label)
+        self.resize = ResizeRule()
         self.model = SimpleNamespace(
             num_classes=len(class_names),
             resize_rule=ResizeRule(),

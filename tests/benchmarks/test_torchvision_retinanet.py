@@ -35,15 +35,28 @@ def test_overlapping_outputs_of_all_classes_gives_each_anchor_one():
     assert (high.sum(axis=1) == 1).all() and high.any(axis=0).all()
 
 
-def test_agree_compares_in_the_order_of_scores():
+def test_agree_pairs_the_nearest_box_of_the_same_class():
     ours = SimpleNamespace(
-        boxes=np.array([[0, 0, 2, 2.5], [5, 5, 6, 6]]), scores=np.array([0.9, 0.5]), labels=np.array([1, 2])
+        boxes=np.array([[0, 0, 2, 2.5], [5, 5, 6, 6], [50, 50, 60, 60]]),
+        scores=np.array([0.9, 0.5, 0.4]),
+        labels=np.array([1, 2, 2]),
     )
-    theirs = {"boxes": Tensor([[0, 0, 2, 2]]), "scores": Tensor([0.8]), "labels": Tensor([1])}
+    # The second and third have swapped places; the last has no partner of its class.
+    theirs = {
+        "boxes": Tensor([[0, 0, 2, 2], [50, 50, 60, 60], [5, 5, 6, 6], [0, 0, 2, 2]]),
+        "scores": Tensor([0.8, 0.5, 0.5, 0.3]),
+        "labels": Tensor([1, 2, 2, 3]),
+    }
     found = peer.agree(ours, theirs)
-    assert (found["ours"], found["theirs"], found["same_label"]) == (2, 1, 1.0)
+    assert (found["ours"], found["theirs"], found["paired"]) == (3, 4, 3)
     assert found["largest_score_difference"] == pytest.approx(0.1)
     assert found["largest_box_difference"] == pytest.approx(0.5)
+
+
+def test_agree_with_nothing_found():
+    nothing = SimpleNamespace(boxes=np.zeros((0, 4)), scores=np.zeros(0), labels=np.zeros(0, int))
+    theirs = {"boxes": Tensor([[0, 0, 2, 2]]), "scores": Tensor([0.8]), "labels": Tensor([1])}
+    assert peer.agree(nothing, theirs)["paired"] == 0
 
 
 def test_by_turns_flips_the_order_each_time():

@@ -6,6 +6,7 @@ import pytest
 
 import zoo
 from kerasvision.ops.resizing import ResizeRule
+from kerasvision.training import save_checkpoint
 from zoo import native
 from zoo.errors import WeightsError
 from zoo.registry import import_attribute
@@ -44,7 +45,7 @@ def test_save_weights_float16_halves_kernels_and_keeps_vectors_and_large_values(
 
     model = build(3)
     model.head.kernel.assign(model.head.kernel + 70000.0)  # beyond float16's 65504
-    stored = load_file(zoo.save_weights(model, tmp_path / "a.safetensors"))
+    stored = load_file(zoo.save_weights(model, tmp_path / "a.safetensors", float16=True))
     assert {name: array.dtype.name for name, array in stored.items()} == {
         "conv2d.0/kernel": "float16",
         "conv2d.0/bias": "float32",
@@ -157,3 +158,11 @@ def test_embed_too_large_is_refused(tmp_path, build, monkeypatch):
     with pytest.raises(WeightsError, match="embedded weights have at most 100"):
         embedded.embed(build(3), "tiny", "streets", measured={}, recipe="", folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_load_weights_of_a_training_checkpoint_names_the_files_to_use(tmp_path, build):
+    model = build(3)
+    model.compile("sgd", "mse")
+    save_checkpoint(tmp_path / "last.safetensors", model, epoch=1, history={"loss": [1.0]})
+    with pytest.raises(WeightsError, match=r"last\.safetensors is what a training run resumes from; use best\.keras or final\.keras"):
+        zoo.load_weights(model, tmp_path / "last.safetensors")

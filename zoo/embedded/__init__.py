@@ -72,7 +72,7 @@ def embed(
     from zoo.native import Metadata, save_weights
 
     metadata = Metadata.of(model, name)
-    path = save_weights(model, folder / f"{name}.{tag}.safetensors", name=name)
+    path = save_weights(model, folder / f"{name}.{tag}.safetensors", name=name, float16=True)
     size = path.stat().st_size
     if size > MAX_BYTES:
         path.unlink()
