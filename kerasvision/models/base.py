@@ -175,7 +175,9 @@ class VisionModel(keras.Model):
         if not self.compiled:
             self.compile()
         if self._uses_recipe:
-            size, steps = _batch_size_and_steps(x, batch_size, kwargs.get("steps_per_epoch"))
+            steps = _steps(x, batch_size, kwargs.get("steps_per_epoch"))
+            # Only SGD's rate depends on it, and it may take reading a batch.
+            size = _images_a_step(x, batch_size) if self.recipe.optimizer == "sgd" else None
             start = int(self.optimizer.iterations) - (steps or 0) * kwargs.get("initial_epoch", 0)
             self.optimizer.learning_rate = self.recipe.schedule(
                 total_steps=None if steps is None else steps * epochs, batch_size=size, start=start
@@ -403,21 +405,45 @@ def _replicas():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def _batch_size_and_steps(x, batch_size, steps):
-    """Return (images a step, steps an epoch) of `fit`'s arguments, each ``None`` where it cannot be known."""
-    arrays = [leaf for leaf in keras.tree.flatten(x) if hasattr(leaf, "shape")]
-    if arrays and not hasattr(x, "element_spec"):
-        batch_size = batch_size or 32  # Keras's default
-        return batch_size, steps or -(-len(arrays[0]) // batch_size)
-    batch_size = getattr(x, "batch_size", None)
-    if batch_size is None and hasattr(x, "element_spec"):
-        batch_size = keras.tree.flatten(x.element_spec)[0].shape[0]
+def _steps(x, batch_size, steps):
+    """Return the steps an epoch of `fit`'s arguments, ``None`` where it cannot be known."""
+    arrays = _arrays(x)
+    if steps is None and arrays:
+        return -(-len(arrays[0]) // (batch_size or 32))  # Keras's default
     if steps is None and hasattr(x, "__len__"):
         try:
             steps = len(x)
         except TypeError:  # an infinite or unknown tf.data.Dataset
             steps = None
-    return batch_size, steps
+    return steps
+
+
+def _images_a_step(x, batch_size):
+    """Return the images a step of `fit`'s arguments, ``None`` where it cannot be known.
+
+    A set smaller than a batch makes steps of its own size.
+    """
+    arrays = _arrays(x)
+    if arrays:
+        return min(batch_size or 32, len(arrays[0]))
+    pipeline = getattr(x, "batches", None)  # what both front ends of `kerasvision.data.pipeline` carry
+    if pipeline is not None:
+        return min(pipeline.batch_size, len(pipeline.dataset))
+    size = getattr(x, "batch_size", None)  # PyTorch's DataLoader
+    if size is None and hasattr(x, "element_spec"):
+        size = keras.tree.flatten(x.element_spec)[0].shape[0]
+        if size is None:  # batched without drop_remainder: only a batch itself tells
+            size = next((len(keras.tree.flatten(batch)[0]) for batch in x), None)
+    if size is None and isinstance(x, keras.utils.PyDataset):
+        size = len(keras.tree.flatten(x[0])[0])
+    return size
+
+
+def _arrays(x):
+    """Return the arrays that `x` holds; none if it yields batches."""
+    if hasattr(x, "element_spec"):
+        return []
+    return [leaf for leaf in keras.tree.flatten(x) if hasattr(leaf, "shape")]
 
 
 def _batches(x, y, batch_size, steps):
@@ -430,6 +456,8 @@ def _batches(x, y, batch_size, steps):
             return keras.tree.map_structure(lambda array: array[start : start + batch_size], (x, y))
 
         return map(cut, starts), len(starts)
-    _, count = _batch_size_and_steps(x, None, steps)
+    count = steps
+    if count is None:
+        count = len(x) if isinstance(x, list | tuple) else _steps(x, None, None)
     batches = (x[index] for index in range(len(x))) if isinstance(x, keras.utils.PyDataset) else x
     return (batch[:2] for batch in itertools.islice(batches, steps)), count

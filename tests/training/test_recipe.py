@@ -123,3 +123,62 @@ def test_fit_with_an_own_optimizer_keeps_its_learning_rate(make_segmenter, masks
     model = make_segmenter()
     model.compile(optimizer=keras.optimizers.SGD(0.125))
     assert set(_fit(model, masks)) == {0.125}
+
+
+class _Numbers(keras.utils.PyDataset):
+    """Batches of given sizes, as a user's own data set yields them."""
+
+    def __init__(self, *sizes):
+        super().__init__()
+        self.sizes = sizes
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def __getitem__(self, index):
+        return np.zeros((self.sizes[index], 64, 96, 3), np.float32), np.zeros((self.sizes[index], 64, 96), np.int32)
+
+
+@pytest.fixture
+def peak(make_segmenter, monkeypatch):
+    """`peak(data)` is the highest learning rate of a `fit` whose recipe is SGD at 0.16 for 16 images."""
+
+    def of(*data, **options):
+        model = make_segmenter(recipe=Recipe("sgd", learning_rate=0.16, batch_size=16))
+        model.fit(*data, **options)
+        return model.optimizer._learning_rate.peak
+
+    monkeypatch.setattr(keras.Model, "fit", lambda *args, **options: None)
+    return of
+
+
+@pytest.mark.parametrize("framework", ["tf", "pydataset"])
+@pytest.mark.parametrize(("count", "batch_size", "images_a_step"), [(8, 4, 4), (9, 4, 4), (5, 8, 5)])
+def test_fit_scales_the_rate_alike_for_both_front_ends(peak, framework, count, batch_size, images_a_step):
+    from kerasvision.data import pipeline
+    from kerasvision.data.streets import Streets
+    from kerasvision.ops.resizing import ResizeRule
+
+    for training in (True, False):
+        batches = pipeline(
+            Streets("train", count=count, size_hw=(64, 96)),
+            task="segmentation",
+            resize=ResizeRule("letterbox", size_hw=(64, 96)),
+            batch_size=batch_size,
+            training=training,
+            framework=framework,
+        )
+        assert peak(batches) == pytest.approx(0.01 * images_a_step)
+
+
+def test_fit_scales_the_rate_by_the_batches_of_other_data(peak):
+    import tensorflow as tf
+
+    images, masks = np.zeros((10, 64, 96, 3), np.float32), np.zeros((10, 64, 96), np.int32)
+    assert peak(images, masks, batch_size=2) == pytest.approx(0.02)
+    assert peak(images, masks) == pytest.approx(0.10)  # Keras's 32 are not there
+    assert peak(_Numbers(4, 4, 2)) == pytest.approx(0.04)
+    examples = tf.data.Dataset.from_tensor_slices((images, masks))
+    assert peak(examples.batch(5, drop_remainder=True)) == pytest.approx(0.05)
+    assert peak(examples.batch(4)) == pytest.approx(0.04)
+    assert peak((images, masks) for _ in range(2)) == pytest.approx(0.16)  # a generator cannot be looked at
