@@ -19,7 +19,7 @@ from kerasvision.data.checks import (
     read_image,
 )
 from kerasvision.data.coco_masks import decode_segmentation
-from kerasvision.data.samples import IGNORE, RecordedDataset, Sample
+from kerasvision.data.samples import IGNORE, RecordedDataset, Sample, Task, check_task
 from kerasvision.naming import close_matches
 
 EXPECTED = (
@@ -46,18 +46,20 @@ class Coco(RecordedDataset):
     Boxes [x, y, width, height] become `xyxy`. Category ids, in the order of their numbers, become labels
     0, 1, …: `category_ids[label]` is the id in the file. `iscrowd` annotations are marked ignored.
 
-    With masks (every annotation has a `segmentation`, and there are at most 254 categories), samples have
-    `instances`, small objects drawn over large ones, and `mask`: 0 is background, label + 1 a category,
-    255 the pixels that belong to crowds only. Masks are decoded when a sample is asked for.
+    With masks, samples have `instances`, small objects drawn over large ones, and `mask`: 0 is background,
+    label + 1 a category, 255 the pixels that belong to crowds only. There can be at most 254 categories then.
+    Masks are decoded when a sample is asked for.
 
     Args:
         path: the folder, or the JSON file.
         split: "train", "val", … With or without COCO's year: "val" finds instances_val2017.json if it is
             the only one. Ignored if `path` is a file.
+        task: "detection" reads boxes alone; "segmentation" masks alone, and an annotation without a
+            `segmentation` is an error (if not strict, what no other object covers of its box is 255). None reads
+            masks beside boxes if every annotation has one, and notes which have none if some have.
         strict: raise on the first bad annotation; False skips and lists them in `problems`, and then also
             looks at every image's header and end, to leave out those that are missing or cut off.
         images: the folder that the `file_name`s start from, if it is not one of the usual ones.
-        masks: read masks; False saves their time and memory where only boxes are needed.
 
     Attributes:
         problems: what was wrong or worth noting, a list of `kerasvision.data.Problem`.
@@ -74,10 +76,11 @@ class Coco(RecordedDataset):
         path: str | os.PathLike,
         *,
         split: str = "train",
+        task: Task | None = None,
         strict: bool = True,
         images: str | os.PathLike | None = None,
-        masks: bool = True,
     ):
+        check_task(task)
         self.name = f"coco:{os.fspath(path)}"
         self.split = split
         self._reporter = Reporter(strict)
@@ -87,11 +90,11 @@ class Coco(RecordedDataset):
         self.category_ids, self.classes = self._read_categories(content["categories"])
         self._label_of = {id_: label for label, id_ in enumerate(self.category_ids)}
         annotations = self._group_annotations(content["annotations"], content["images"])
-        has_masks = all(entry.get("segmentation") for entries in annotations.values() for entry in entries)
-        self.tasks = frozenset({"detection"})
-        if masks and any(annotations.values()) and has_masks and len(self.classes) < IGNORE:
-            self.tasks = frozenset({"detection", "segmentation"})
+        self.tasks = self._find_tasks(task, [entry for entries in annotations.values() for entry in entries])
+        if "segmentation" in self.tasks:
             self.mask_classes = ("background", *self.classes)
+        if "detection" not in self.tasks:
+            self.classes = ()
         self._root = self._find_images(images, content["images"])
         records = [self._read_record(entry, annotations.get(entry["id"], [])) for entry in self._images]
         self._records = [record for record in records if record is not None]
@@ -110,7 +113,45 @@ class Coco(RecordedDataset):
         mask = instances = None
         if "segmentation" in self.tasks:
             mask, instances = self._draw_masks(record)
-        return Sample(record.name, image, record.boxes, record.labels, record.ignored, mask, instances)
+        sample = Sample(record.name, image, record.boxes, record.labels, record.ignored, mask, instances)
+        return self._of_tasks(sample)
+
+    def _find_tasks(self, task: Task | None, entries: list[dict]) -> frozenset[str]:
+        """The task asked for, or all that the annotations allow; reports those without a mask where that matters."""
+        if task == "detection":
+            return frozenset({"detection"})
+        lacking = [str(entry["id"]) for entry in entries if not entry.get("segmentation")]
+        ids = ", ".join(lacking[:10]) + (", …" if len(lacking) > 10 else "")
+        some = f"{len(lacking)} of {len(entries)} annotations have no `segmentation` ({ids})"
+        if task is None:
+            if len(lacking) == len(entries) or len(self.classes) >= IGNORE:
+                return frozenset({"detection"})
+            if lacking:
+                self._reporter.note(self.file, "", f"{some}, so no masks are read; give them one, or remove them")
+                return frozenset({"detection"})
+            return frozenset({"detection", "segmentation"})
+        if len(self.classes) >= IGNORE:
+            raise DataError(
+                Problem(str(self.file), "", f"has {len(self.classes)} categories; masks can tell at most 254 apart")
+            )
+        if entries and len(lacking) == len(entries):
+            raise DataError(
+                Problem(
+                    str(self.file),
+                    "",
+                    f"has no masks: none of its {len(entries)} annotations has a `segmentation`, which "
+                    "task='segmentation' needs",
+                )
+            )
+        if lacking and self._reporter.strict:  # one message for all; if lenient, one for each
+            raise DataError(
+                Problem(
+                    str(self.file),
+                    "",
+                    f"{some}, which task='segmentation' needs; give them one, or remove them",
+                )
+            )
+        return frozenset({"segmentation"})
 
     def _read_categories(self, entries: list) -> tuple[tuple[int, ...], tuple[str, ...]]:
         named: dict[int, str] = {}
@@ -197,9 +238,9 @@ class Coco(RecordedDataset):
             size_hw=size_hw,
             boxes=np.array([box for box, _, _ in kept], np.float32).reshape(-1, 4),
             labels=np.array([label for _, label, _ in kept], np.int32),
-            ignored=np.array([bool(note.get("iscrowd", 0)) for _, _, note in kept], bool),
+            ignored=np.array([bool(note.get("iscrowd", 0)) or self._lacks_mask(note) for _, _, note in kept], bool),
             annotation_ids=tuple(note.get("id") for _, _, note in kept),
-            segmentations=tuple(note.get("segmentation") for _, _, note in kept)
+            segmentations=tuple(note.get("segmentation") or None for _, _, note in kept)
             if "segmentation" in self.tasks
             else (),
         )
@@ -215,7 +256,25 @@ class Coco(RecordedDataset):
                 where,
                 f"category_id {category!r} is unknown; {close_matches(str(category), known)}",
             )
-        box = entry.get("bbox")
+        lacks_mask = self._lacks_mask(entry)
+        if lacks_mask:
+            message = "has no `segmentation`, which task='segmentation' needs; its box is left out of the mask"
+            self._reporter.error(self.file, where, message)
+        box: list[float] | None = [0.0] * 4
+        if "detection" in self.tasks or lacks_mask:
+            box = self._read_box(entry.get("bbox"), size_hw, where)
+        if box is not None and "segmentation" in self.tasks and not lacks_mask:
+            try:
+                # Polygons are cheap to look at; run lengths wait until they are drawn.
+                _check_segmentation(entry["segmentation"], size_hw)
+            except ValueError as error:
+                return self._reporter.error(self.file, where, str(error))
+        return None if box is None else (box, self._label_of[category])
+
+    def _lacks_mask(self, entry: dict) -> bool:
+        return "segmentation" in self.tasks and not entry.get("segmentation")
+
+    def _read_box(self, box, size_hw: tuple[int, int], where: str) -> list[float] | None:
         if (
             not isinstance(box, list)
             or len(box) != 4
@@ -223,16 +282,7 @@ class Coco(RecordedDataset):
         ):
             return self._reporter.error(self.file, where, f"bbox {box!r} is not four numbers [x, y, width, height]")
         x, y, width, height = box
-        box = self._reporter.box([x, y, x + width, y + height], size_hw, self.file, where)
-        if box is None:
-            return None
-        if "segmentation" in self.tasks:
-            try:
-                # Polygons are cheap to look at; run lengths wait until they are drawn.
-                _check_segmentation(entry["segmentation"], size_hw)
-            except ValueError as error:
-                return self._reporter.error(self.file, where, str(error))
-        return box, self._label_of[category]
+        return self._reporter.box([x, y, x + width, y + height], size_hw, self.file, where)
 
     def _draw_masks(self, record: _Record) -> tuple[np.ndarray, np.ndarray]:
         """Returns (mask (H, W) uint8, instances (H, W) int32)."""
@@ -241,7 +291,10 @@ class Coco(RecordedDataset):
         drawn = []
         for number, segmentation in enumerate(record.segmentations):
             try:
-                drawn.append(decode_segmentation(segmentation, record.size_hw))
+                if segmentation is None:
+                    drawn.append(_inside(record.boxes[number], record.size_hw))
+                else:
+                    drawn.append(decode_segmentation(segmentation, record.size_hw))
             except ValueError as error:
                 where = f"annotation {record.annotation_ids[number]}"
                 raise DataError(Problem(str(self.file), where, str(error))) from None
@@ -251,6 +304,15 @@ class Coco(RecordedDataset):
             mask[drawn[at]] = IGNORE if record.ignored[at] else record.labels[at] + 1
             instances[drawn[at]] = at + 1
         return mask, instances
+
+
+def _inside(box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Returns (H, W) bool: the pixels that a box touches."""
+    x1, y1 = np.floor(box_xyxy[:2]).astype(int)
+    x2, y2 = np.ceil(box_xyxy[2:]).astype(int)
+    inside = np.zeros(size_hw, bool)
+    inside[y1:y2, x1:x2] = True
+    return inside
 
 
 def _check_segmentation(segmentation, size_hw: tuple[int, int]) -> None:

@@ -46,7 +46,7 @@ def pipeline(
 
     Args:
         dataset: what `kerasvision.data.load` returns.
-        task: "detection" or "segmentation".
+        task: "detection" or "segmentation"; annotations of another task are not read (`Dataset.for_task`).
         resize: how images reach the network's size; the weights' or the model's rule.
         batch_size: samples per batch.
         training: shuffle, and drop a last short batch.
@@ -84,7 +84,7 @@ def pipeline(
     if workers < 0:
         raise ValueError(f"`workers` {workers!r} must not be negative")
     batches = Batches(
-        dataset,
+        dataset.for_task(task),
         task=task,
         resize=resize,
         batch_size=batch_size,

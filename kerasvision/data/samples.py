@@ -6,11 +6,15 @@ use nothing else. Only numpy is imported.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
+
+Task = Literal["detection", "segmentation"]
+TASKS = ("detection", "segmentation")
 
 IGNORE = 255  # mask value that is neither trained on nor scored (VOC and Cityscapes use the same)
 
@@ -75,6 +79,10 @@ class Dataset:
         """The name of sample `index`, equal to `self[index].name`, without reading the sample."""
         raise NotImplementedError(f"{type(self).__name__} must define sample_name")
 
+    def for_task(self, task: Task) -> Dataset:
+        """The data set for one task alone, where that saves reading: without masks for detection. Else itself."""
+        return self
+
     def __iter__(self) -> Iterator[Sample]:
         for index in range(len(self)):
             yield self[index]
@@ -93,11 +101,43 @@ class Dataset:
             )
         return int(index) + size if index < 0 else int(index)
 
+    def _narrowed(self, task: Task) -> Dataset:
+        """Returns a copy whose only task is `task`, sharing all else; itself if there is no other, or not this one."""
+        if task not in self.tasks or len(self.tasks) == 1:
+            return self
+        narrowed = copy.copy(self)
+        narrowed.tasks = frozenset({task})
+        if task == "detection":
+            narrowed.mask_classes, narrowed.palette = (), None
+        else:
+            narrowed.classes = ()
+        return narrowed
+
+    def _of_tasks(self, sample: Sample) -> Sample:
+        """Returns the sample without annotations for tasks that the data set does not have."""
+        if "segmentation" not in self.tasks:
+            sample = replace(sample, mask=None, instances=None)
+        if "detection" not in self.tasks:
+            none = {
+                "boxes": np.zeros((0, 4), np.float32),
+                "labels": np.zeros(0, np.int32),
+                "ignored": np.zeros(0, bool),
+            }
+            sample = replace(sample, **none, instances=None)
+        return sample
+
+
+def check_task(task: str | None) -> None:
+    """Raises ValueError unless `task` is "detection", "segmentation" or None."""
+    if task is not None and task not in TASKS:
+        raise ValueError(f"`task` {task!r} is unknown; use 'detection', 'segmentation' or None for all there is")
+
 
 class RecordedDataset(Dataset):
     """A data set whose annotations are all read when it is made, one record an image; images are read when asked for.
 
-    Subclasses set `_records`, each with the `name` and the `boxes` of its image, and `_reporter`.
+    Subclasses set `_records`, each with the `name` and the `boxes` of its image, and `_reporter`; they read masks only
+    if "segmentation" is in `tasks`.
     """
 
     _records: list
@@ -112,6 +152,10 @@ class RecordedDataset(Dataset):
     def max_boxes(self) -> int:
         """The largest number of boxes on an image, at least 1."""
         return max([1, *(len(record.boxes) for record in self._records)])
+
+    def for_task(self, task: Task) -> Dataset:
+        """The data set for one task alone, without masks for detection; its annotations are shared, not read again."""
+        return self._narrowed(task)
 
     def __len__(self) -> int:
         return len(self._records)

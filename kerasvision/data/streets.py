@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasvision.data import street_objects as draw
-from kerasvision.data.samples import IGNORE, Dataset, Sample
+from kerasvision.data.samples import IGNORE, Dataset, Sample, Task
 from kerasvision.data.street_objects import Air, Camera, Dice, Pen
 from kerasvision.data.street_weather import BLOCK, photograph
 
@@ -156,6 +156,10 @@ class Streets(Dataset):
     def __len__(self) -> int:
         return self.count
 
+    def for_task(self, task: Task) -> Dataset:
+        """The same scenes for one task alone: samples for detection have no masks."""
+        return self._narrowed(task)
+
     def sample_name(self, index: int) -> str:
         """The scene's id, such as "streets/train/00017"."""
         return f"{self.name}/{self.split}/{self.checked_index(index):05d}"
@@ -167,7 +171,7 @@ class Streets(Dataset):
         scene = _Scene(Dice(entropy), self.size_hw, hard=self.hard)
         scene.compose()
         boxes, labels, mask, instances = scene.annotate()
-        return Sample(
+        sample = Sample(
             name=self.sample_name(index),
             image=scene.picture(),
             boxes=boxes,
@@ -176,6 +180,7 @@ class Streets(Dataset):
             mask=mask,
             instances=instances,
         )
+        return self._of_tasks(sample)
 
 
 class _Scene:

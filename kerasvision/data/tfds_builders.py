@@ -23,7 +23,7 @@ from kerasvision.data.checks import (
     read_image,
     read_mask,
 )
-from kerasvision.data.samples import IGNORE, RecordedDataset, Sample
+from kerasvision.data.samples import IGNORE, RecordedDataset, Sample, Task, check_task
 from kerasvision.naming import close_matches
 
 # Builders whose boxes count y from the bottom (kitti_dataset_builder.py, `_build_bounding_box`).
@@ -99,6 +99,7 @@ class TfdsDataset(RecordedDataset):
     Args:
         name: what `tfds.builder` takes: "voc", "coco/2017", "oxford_iiit_pet:4.0.0".
         split: a split or a part of one: "train", "validation[:500]", "train[10%:]".
+        task: "detection" reads boxes alone, "segmentation" masks alone; None what there is.
         strict: raise on the first bad annotation; False skips and lists them in `problems`.
         data_dir: where prepared builders lie; default that of tensorflow-datasets.
         download: download and prepare the builder if it is not there yet.
@@ -122,17 +123,27 @@ class TfdsDataset(RecordedDataset):
         name: str,
         *,
         split: str = "train",
+        task: Task | None = None,
         strict: bool = True,
         data_dir: str | os.PathLike | None = None,
         download: bool = True,
         mask_classes: Sequence[str] | None = None,
         mask_offset: int = 0,
     ):
+        check_task(task)
         self.name = f"tfds:{name}"
         self.split = split
         self._reporter = Reporter(strict)
         builder = _open_builder(name, data_dir)
         self._box_key, self._mask_key = _find_features(builder.info.features)
+        if task == "detection" and self._box_key is None:
+            raise ValueError(f"`name` {name!r} has no boxes (a sequence with 'bbox'), which task='detection' needs")
+        if task == "segmentation" and self._mask_key is None:
+            keys = " or ".join(map(repr, MASK_KEYS))
+            raise ValueError(f"`name` {name!r} has no masks (an image named {keys}), which task='segmentation' needs")
+        if task is not None:
+            keep_boxes = task == "detection"
+            self._box_key, self._mask_key = (self._box_key, None) if keep_boxes else (None, self._mask_key)
         if self._box_key is None and self._mask_key is None:
             raise ValueError(
                 f"`name` {name!r} has neither boxes nor masks; expected a sequence with 'bbox', or an image "
@@ -156,13 +167,13 @@ class TfdsDataset(RecordedDataset):
         record = self._records[self.checked_index(index)]
         image = read_image(record.name, record.image)
         mask = None
-        if record.mask is not None:
+        if record.mask is not None and "segmentation" in self.tasks:
             raw = read_mask(record.name, record.mask)
             mask = self._coding.apply(raw if raw.ndim == 2 else raw[..., 0])
             message = mask_problem(mask, image.shape[:2], len(self.mask_classes))
             if message:
                 raise DataError(Problem(record.name, "mask", message))
-        return Sample(record.name, image, record.boxes, record.labels, record.ignored, mask)
+        return self._of_tasks(Sample(record.name, image, record.boxes, record.labels, record.ignored, mask))
 
     def _read_records(self, builder) -> list[_Record]:
         import tensorflow_datasets as tfds

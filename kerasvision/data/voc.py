@@ -7,7 +7,7 @@
 
 Every part but the images may be missing: without ImageSets all images are one split, without Annotations
 there are masks only, and the other way round. labelme's VOC exports (`SegmentationClassPNG`,
-`class_names.txt`) are read as well.
+`class_names.txt`) are read as well, and a `class_names.txt` of your own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from kerasvision.data.checks import (
     read_image,
     read_mask,
 )
-from kerasvision.data.samples import RecordedDataset, Sample
+from kerasvision.data.samples import RecordedDataset, Sample, Task, check_task
 from kerasvision.naming import close_matches
 
 VOC_CLASSES = (
@@ -41,6 +41,9 @@ VOC_CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train"),
     "tvmonitor",
 )
+CLASS_NAMES_FILE = "class_names.txt"
+# What labelme writes before the classes (mask values 255 and 0), and what people write there.
+_NO_CLASSES = ("__ignore__", "_background_", "background")
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassPNG")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 EXPECTED = (
@@ -57,6 +60,53 @@ def voc_palette() -> np.ndarray:
         for channel in range(3):
             palette[:, channel] |= ((values >> (3 * shift + channel)) & 1) << (7 - shift)
     return palette.astype(np.uint8)
+
+
+def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """Returns the names in a text file, one a line, in its order, which is that of labels and of mask values 1, 2, …
+
+    Empty lines and, at the top, `__ignore__`, `_background_` and `background` are left out.
+
+    Raises:
+        DataError: a missing file, one that is no UTF-8 text or holds no name, or a name that occurs twice.
+    """
+    file = os.fspath(path)
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
+    except OSError as error:
+        raise DataError(
+            Problem(file, "", f"cannot be read ({error.strerror}); expected class names, one a line")
+        ) from None
+    except UnicodeDecodeError:
+        raise DataError(Problem(file, "", "is no UTF-8 text; expected class names, one a line")) from None
+    names: dict[str, int] = {}
+    for number, name in enumerate(lines, start=1):
+        if not name or (name in _NO_CLASSES and not names):
+            continue
+        if name in names:
+            raise DataError(Problem(file, f"line {number}", f"{name!r} stands on line {names[name]} already"))
+        names[name] = number
+    if not names:
+        raise DataError(Problem(file, "", "holds no class name; expected one a line"))
+    return tuple(names)
+
+
+def find_classes(folder: str | os.PathLike) -> tuple[str, ...]:
+    """Returns the class names that a folder in VOC layout gives itself, which are the same for every split.
+
+    They are those of class_names.txt or, without it, those in all XML files in alphabetical order; none where there is
+    neither. XML files that cannot be parsed are passed over: whoever opens the data set is told of them.
+    """
+    root = Path(folder).expanduser()
+    if (root / CLASS_NAMES_FILE).is_file():
+        return read_class_names(root / CLASS_NAMES_FILE)
+    found = set()
+    for path in _list_files(root / "Annotations", (".xml",)).values():
+        try:
+            found.update((entry.findtext("name") or "").strip() for entry in parse_xml(path).findall("object"))
+        except DataError:
+            continue
+    return tuple(sorted(found - {""}))
 
 
 @dataclass(frozen=True)
@@ -80,11 +130,12 @@ class Voc(RecordedDataset):
         split: name of a list in ImageSets, without ".txt". Ignored if there is no ImageSets folder.
         strict: raise on the first bad annotation; False skips and lists them in `problems`, and then also
             looks at every image's header and end, to leave out those that are missing or cut off.
-        task: "segmentation" takes the list in ImageSets/Segmentation, "detection" the one in Main; None
-            takes Main's if there is one, and allows both tasks if every image of it has a mask.
-        classes: box class names; None for the 20 of VOC; "auto" for those of class_names.txt or, without
-            it, those found in the split's XML files in alphabetical order (pass the training split's
-            `classes` when you open another split).
+        task: "segmentation" takes the list in ImageSets/Segmentation, or without it Main's, and reads masks;
+            "detection" takes Main's, or without it Segmentation's, and reads boxes. None takes Main's, and
+            allows both tasks if every image of it has a mask and the other list, if any, has the same images.
+        classes: class names in the order of labels and of mask values 1, 2, …; None for those of
+            class_names.txt or, without it, the 20 of VOC; "auto" for those of class_names.txt or, without it,
+            those in all XML files of the folder in alphabetical order (`find_classes`), for every split alike.
         one_based: whether boxes in the XML count pixels from 1, as VOC does. A VOC box includes its last
             pixel, so [xmin, ymin, xmax, ymax] becomes [xmin - 1, ymin - 1, xmax, ymax] (as detectron2
             reads it); with False it is taken as it is.
@@ -104,12 +155,11 @@ class Voc(RecordedDataset):
         *,
         split: str = "train",
         strict: bool = True,
-        task: Literal["detection", "segmentation"] | None = None,
+        task: Task | None = None,
         classes: Sequence[str] | Literal["auto"] | None = None,
         one_based: bool = True,
     ):
-        if task not in (None, "detection", "segmentation"):
-            raise ValueError(f"`task` {task!r} is unknown; use 'detection', 'segmentation' or None")
+        check_task(task)
         if isinstance(classes, str) and classes != "auto":
             raise ValueError(f"`classes` {classes!r} must be a sequence of names, 'auto' or None")
         self.folder = Path(folder).expanduser()
@@ -118,27 +168,24 @@ class Voc(RecordedDataset):
         self._reporter = Reporter(strict)
         if not self.folder.is_dir():
             raise DataError(Problem(str(self.folder), "", f"no such folder; {EXPECTED}"))
-        self._images = self._list_files("JPEGImages", IMAGE_SUFFIXES)
+        self._images = _list_files(self.folder / "JPEGImages", IMAGE_SUFFIXES)
         if not self._images:
             raise DataError(Problem(str(self.folder), "", f"holds no images in JPEGImages; {EXPECTED}"))
-        self._xml = self._list_files("Annotations", (".xml",))
+        self._xml = _list_files(self.folder / "Annotations", (".xml",))
         self._masks: dict[str, Path] = {}
         for name in MASK_FOLDERS:
-            self._masks = self._masks or self._list_files(name, (".png",))
+            self._masks = self._masks or _list_files(self.folder / name, (".png",))
+        for wanted, there, kind in (("detection", self._xml, "XML files"), ("segmentation", self._masks, "masks")):
+            if task == wanted and not there:
+                raise DataError(Problem(str(self.folder), "", f"has no {kind}, which task={task!r} needs; {EXPECTED}"))
         ids = self._ids_of_split(task)
-        self.classes = self._find_classes(classes, ids)
-        tasks = set()
-        if self._xml and (task != "segmentation" or all(id_ in self._xml for id_ in ids)):
-            tasks.add("detection")
-        if self._masks and (task == "segmentation" or all(id_ in self._masks for id_ in ids)):
-            tasks.add("segmentation")
-        if task is not None and task not in tasks:
-            raise DataError(Problem(str(self.folder), "", f"has no annotations for task={task!r}; {EXPECTED}"))
-        self.tasks = frozenset(tasks)
-        if "segmentation" in tasks:
+        self.tasks = frozenset({task} if task else self._possible_tasks(ids))
+        self._classes_given = classes is not None
+        self.classes = self._find_classes(classes)
+        if "segmentation" in self.tasks:
             self.mask_classes = ("background", *self.classes)
             self.palette = voc_palette()
-        if "detection" not in tasks:
+        if "detection" not in self.tasks:
             self.classes = ()
         records = [self._read_record(id_) for id_ in ids]
         self._records = [record for record in records if record is not None]
@@ -157,32 +204,39 @@ class Voc(RecordedDataset):
         mask = None
         if record.mask is not None and "segmentation" in self.tasks:
             mask = self._read_mask(record.mask, image.shape[:2])
-        return Sample(record.name, image, record.boxes, record.labels, record.ignored, mask)
+        return self._of_tasks(Sample(record.name, image, record.boxes, record.labels, record.ignored, mask))
 
-    def _list_files(self, folder: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
-        """Files of a folder by name without suffix; sorted, so that the order is the same everywhere."""
-        path = self.folder / folder
-        if not path.is_dir():
-            return {}
-        return {file.stem: file for file in sorted(path.iterdir()) if file.suffix.lower() in suffixes}
+    def _possible_tasks(self, ids: list[str]) -> set[str]:
+        """The tasks that the images of a list are annotated for; one alone is not doubted, its gaps are reported."""
+        if not self._xml and not self._masks:
+            raise DataError(Problem(str(self.folder), "", f"has neither XML files nor masks; {EXPECTED}"))
+        if not self._xml or not self._masks:
+            return {"detection" if self._xml else "segmentation"}
+        paths = [self._list_of(folder) for folder in ("Main", "Segmentation")]
+        lines = [path.read_text(encoding="utf-8").splitlines() for path in paths if path.is_file()]
+        images = [{line.split()[0] for line in part if line.strip()} for part in lines]
+        same = images[:1] == images[-1:]
+        return {"detection", "segmentation"} if same and all(id_ in self._masks for id_ in ids) else {"detection"}
+
+    def _list_of(self, folder: str) -> Path:
+        return self.folder / "ImageSets" / folder / f"{self.split}.txt"
 
     def _ids_of_split(self, task: str | None) -> list[str]:
         root = self.folder / "ImageSets"
         if not root.is_dir():
             # Without lists the folder is one split: everything that has an annotation.
             return sorted(set(self._masks) if task == "segmentation" else set(self._xml) or set(self._masks))
-        wanted = ("Segmentation",) if task == "segmentation" else ("Main", "Segmentation")
+        wanted = ("Segmentation", "Main") if task == "segmentation" else ("Main", "Segmentation")
         path_inside(root, f"{self.split}.txt", self.folder, "`split`")
         for folder in wanted:
-            path = root / folder / f"{self.split}.txt"
-            if path.is_file():
-                return self._read_ids(path)
+            if self._list_of(folder).is_file():
+                return self._read_ids(self._list_of(folder))
         splits = sorted({path.stem for folder in wanted for path in (root / folder).glob("*.txt")})
         # Per-class lists such as dog_train.txt are no splits.
         splits = [name for name in splits if "_" not in name] or splits
         raise DataError(
             Problem(
-                str(root / wanted[0] / f"{self.split}.txt"),
+                str(self._list_of(wanted[0])),
                 "",
                 f"`split` {self.split!r} has no list; {close_matches(self.split, splits, what='there are')}",
             )
@@ -203,22 +257,31 @@ class Voc(RecordedDataset):
             ids[words[0]] = number
         return list(ids)
 
-    def _find_classes(self, classes: Sequence[str] | str | None, ids: list[str]) -> tuple[str, ...]:
-        if classes is None:
-            return VOC_CLASSES
-        if not isinstance(classes, str):
+    def _find_classes(self, classes: Sequence[str] | str | None) -> tuple[str, ...]:
+        if classes is not None and not isinstance(classes, str):
             return tuple(classes)
-        listed = self.folder / "class_names.txt"
-        if listed.is_file():
-            lines = (line.strip() for line in listed.read_text(encoding="utf-8").splitlines())
-            return tuple(line for line in lines if line and line not in ("__ignore__", "_background_"))
-        found = set()
-        for path in (self._xml[id_] for id_ in ids if id_ in self._xml):
-            try:
-                found.update((entry.findtext("name") or "").strip() for entry in parse_xml(path).findall("object"))
-            except DataError:
-                continue  # reported, or raised, when its record is read
-        return tuple(sorted(found - {""}))
+        listed = (self.folder / CLASS_NAMES_FILE).is_file()
+        if classes is None and not listed:
+            return VOC_CLASSES
+        found = find_classes(self.folder)
+        if not found:
+            raise DataError(
+                Problem(
+                    str(self.folder),
+                    "",
+                    f"classes='auto': names no class, as it has neither {CLASS_NAMES_FILE} nor objects in "
+                    "Annotations/*.xml; pass a list of names",
+                )
+            )
+        if "segmentation" in self.tasks and not listed:
+            values = ", ".join(f"{value} {name!r}" for value, name in enumerate(found[:10], start=1))
+            self._reporter.note(
+                self.folder,
+                "",
+                f"mask values are taken to be {values}{', …' if len(found) > 10 else ''}, the names in Annotations in "
+                "alphabetical order; if your masks count otherwise, pass a list of names",
+            )
+        return found
 
     def _read_record(self, id_: str) -> _Record | None:
         """Reads one XML file; None if the sample cannot be used, which has then been reported."""
@@ -275,7 +338,7 @@ class Voc(RecordedDataset):
         name = (entry.findtext("name") or "").strip()
         where = f"line {entry.get('line')}: object {number + 1} ({name or 'without name'})"
         if name not in self.classes:
-            return self._reporter.error(path, where, f"class {name!r} is unknown; {close_matches(name, self.classes)}")
+            return self._reporter.error(path, where, self._unknown_class(name))
         texts = [entry.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
         try:
             x1, y1, x2, y2 = (float(text) for text in texts)  # type: ignore[arg-type]
@@ -288,6 +351,13 @@ class Voc(RecordedDataset):
         difficult = (entry.findtext("difficult") or "0").strip() == "1"
         return box, self.classes.index(name), difficult
 
+    def _unknown_class(self, name: str) -> str:
+        hint = close_matches(name, self.classes)
+        hint += " " if hint.endswith("?") else ". "
+        if self._classes_given:
+            return f"class {name!r} is unknown; {hint}If it is right, add it to the names passed as `classes`"
+        return f"class {name!r} is unknown; {hint}For classes of your own pass classes='auto' or a list of names"
+
     def _read_mask(self, path: Path, size_hw: tuple[int, int]) -> np.ndarray:
         mask = read_mask(path)
         if mask.ndim == 3:
@@ -296,6 +366,13 @@ class Voc(RecordedDataset):
         if message:
             raise DataError(Problem(str(path), "", message))
         return mask
+
+
+def _list_files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Files of a folder by name without suffix; sorted, so that the order is the same everywhere."""
+    if not folder.is_dir():
+        return {}
+    return {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in suffixes}
 
 
 def parse_xml(path: str | os.PathLike) -> Element:

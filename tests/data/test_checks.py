@@ -158,3 +158,19 @@ def test_load_streets_passes_options_on():
     assert len(dataset) == 2
     assert dataset.hard
     assert dataset[1].image.shape == (64, 96, 3)
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_load_for_a_task_has_that_task_alone(task):
+    dataset = data.load("streets", split="validation", task=task, count=2, size_hw=(64, 96))
+    assert dataset.tasks == {task}
+    assert bool(dataset.classes) == (task == "detection") == (dataset[0].mask is None)
+    assert bool(dataset.mask_classes) == (task == "segmentation")
+    assert dataset[0].instances is None
+    assert [problem for problem in data.check(dataset) if problem.severity == "error"] == []
+
+
+@pytest.mark.parametrize("spec", ["streets", "voc:x", "coco:x", "tfds:x"])
+def test_load_for_an_unknown_task_is_refused(spec):
+    with pytest.raises(ValueError, match=r"`task` 'depth' is unknown; use 'detection', 'segmentation' or None"):
+        data.load(spec, task="depth")

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from kerasvision import data
+from kerasvision.data import coco
 from kerasvision.data.coco_masks import decode_segmentation, uncompress_counts
+from kerasvision.ops.resizing import ResizeRule
 
 
 def content():
@@ -96,10 +98,83 @@ def test_coco_masks_small_over_large_and_crowd_ignored(folder):
     np.testing.assert_array_equal(dataset[0].instances, instances)
 
 
-def test_coco_masks_off_gives_detection_only(folder):
-    dataset = data.load(f"coco:{folder}", masks=False)
-    assert dataset.tasks == {"detection"}
-    assert dataset[0].mask is None
+@pytest.fixture
+def no_decoding(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a mask is decoded")
+
+    monkeypatch.setattr(coco, "decode_segmentation", refuse)
+
+
+def test_coco_for_detection_decodes_no_mask(folder, no_decoding):
+    dataset = data.load(f"coco:{folder}", task="detection")
+    assert dataset.tasks == {"detection"} and dataset.mask_classes == ()
+    assert dataset[0].mask is None and dataset[0].instances is None
+    assert len(dataset[0].boxes) == 3
+
+
+def test_coco_in_a_detection_pipeline_decodes_no_mask_even_if_it_could(folder, no_decoding):
+    dataset = data.load(f"coco:{folder}")
+    rule = ResizeRule("stretch", size_hw=(10, 12))
+    _, targets = next(iter(data.pipeline(dataset, task="detection", resize=rule, batch_size=2, workers=1)))
+    # 5×6 to 10×12 doubles [1, 1, 4, 3].
+    assert np.asarray(targets["boxes"])[0, 0].tolist() == [2, 2, 8, 6]
+    assert dataset.tasks == {"detection", "segmentation"}  # the caller's data set is as it was
+
+
+def test_coco_for_segmentation_reads_masks_alone(folder):
+    whole = data.load(f"coco:{folder}")[0].mask
+    value = content()
+    value["annotations"][0]["bbox"] = [1, 1, 0, 2]  # of no area, which matters to detection only
+    write(folder, value)
+    dataset = data.load(f"coco:{folder}", task="segmentation")
+    assert dataset.tasks == {"segmentation"} and dataset.classes == ()
+    sample = dataset[0]
+    np.testing.assert_array_equal(sample.mask, whole)
+    assert sample.boxes.shape == (0, 4) and sample.instances is None
+    assert [problem.severity for problem in data.check(dataset)] == []
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+def test_coco_annotation_without_mask_is_named(folder, nothing):
+    value = content()
+    value["annotations"][2]["segmentation"] = nothing
+    del value["annotations"][1]["segmentation"]
+    write(folder, value)
+    which = r"instances_train\.json: 2 of 3 annotations have no `segmentation` \(2, 3\)"
+    with pytest.raises(data.DataError, match=which + ", which task='segmentation' needs; give them one"):
+        data.load(f"coco:{folder}", task="segmentation")
+    for strict in (True, False):
+        dataset = data.load(f"coco:{folder}", strict=strict)
+        assert dataset.tasks == {"detection"}
+        (note,) = dataset.problems
+        assert note.severity == "note" and "(2, 3), so no masks are read" in note.message
+    assert data.load(f"coco:{folder}", task="detection").problems == []
+
+
+def test_coco_annotation_without_mask_is_left_out_of_a_lenient_mask(folder):
+    value = content()
+    del value["annotations"][1]["segmentation"], value["annotations"][1]["iscrowd"]
+    write(folder, value)
+    dataset = data.load(f"coco:{folder}", task="segmentation", strict=False)
+    assert [(problem.where, problem.severity) for problem in dataset.problems] == [("annotation 2", "error")]
+    # The box of annotation 2 is columns 0-1; where the polygon lies over it, the polygon counts.
+    expected = np.zeros((5, 6), int)
+    expected[:, :2] = 255
+    expected[1:3, 1:4] = 2
+    expected[2, 3] = 1
+    np.testing.assert_array_equal(dataset[0].mask, expected)
+
+
+def test_coco_without_any_mask_is_for_detection_only(folder):
+    value = content()
+    for annotation in value["annotations"]:
+        annotation["segmentation"] = []
+    write(folder, value)
+    dataset = data.load(f"coco:{folder}")
+    assert dataset.tasks == {"detection"} and dataset.problems == []
+    with pytest.raises(data.DataError, match="has no masks: none of its 3 annotations has a `segmentation`"):
+        data.load(f"coco:{folder}", task="segmentation")
 
 
 def test_decode_segmentation_compressed_equals_uncompressed_and_pycocotools():

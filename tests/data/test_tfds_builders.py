@@ -94,6 +94,15 @@ def test_tfds_boxes_normalised_yxyx_become_pixel_xyxy(data_dir):
     assert dataset.max_boxes == 2
 
 
+def test_tfds_for_a_task_needs_its_annotations(data_dir):
+    dataset = data.load("tfds:kv_tiny_boxes", task="detection", data_dir=data_dir)
+    assert dataset.tasks == {"detection"}
+    with pytest.raises(ValueError, match=r"'kv_tiny_boxes' has no masks .* which task='segmentation' needs"):
+        data.load("tfds:kv_tiny_boxes", task="segmentation", data_dir=data_dir)
+    with pytest.raises(ValueError, match=r"'kv_tiny_masks' has no boxes .* which task='detection' needs"):
+        data.load("tfds:kv_tiny_masks", task="detection", data_dir=data_dir)
+
+
 def test_tfds_flipped_builder_counts_y_from_the_bottom(data_dir, monkeypatch):
     monkeypatch.setattr(tfds_builders, "FLIPPED_IN_Y", {"kv_tiny_boxes"})
     first = by_name(data.load("tfds:kv_tiny_boxes", data_dir=data_dir))["first.png"]

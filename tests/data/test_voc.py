@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kerasvision import data
-from kerasvision.data.voc import VOC_CLASSES, parse_xml, voc_palette
+from kerasvision.data.voc import VOC_CLASSES, find_classes, parse_xml, read_class_names, voc_palette
 
 
 def write_xml(path, objects, *, size=(6, 8), filename="a.jpg"):
@@ -98,8 +98,62 @@ def test_voc_without_imagesets_reads_all_annotations(folder):
 def test_voc_classes_given_and_discovered(folder):
     assert data.load(f"voc:{folder}", classes=["person", "dog"])[0].labels.tolist() == [1, 0]
     assert data.load(f"voc:{folder}", classes="auto").classes == ("dog", "person")
+    # Image b of the other split has no object; the classes are those of the folder, so they are the same.
+    assert data.load(f"voc:{folder}", split="val", classes="auto").classes == ("dog", "person")
     (folder / "class_names.txt").write_text("__ignore__\n_background_\nperson\ndog\n")
     assert data.load(f"voc:{folder}", classes="auto").classes == ("person", "dog")
+    assert data.load(f"voc:{folder}").classes == ("person", "dog")
+
+
+def test_voc_classes_of_your_own_need_a_word_that_the_message_names(folder):
+    write_xml(folder / "Annotations/a.xml", [("scooter", 1, 1, 4, 4, 0)])
+    with pytest.raises(data.DataError, match=r"class 'scooter' is unknown; .*pass classes='auto' or a list of names"):
+        data.load(f"voc:{folder}")
+    assert data.load(f"voc:{folder}", classes="auto").classes == ("scooter",)
+    with pytest.raises(data.DataError, match="add it to the names passed as `classes`"):
+        data.load(f"voc:{folder}", classes=["dog"])
+
+
+def test_voc_auto_classes_of_masks_are_noted_as_a_guess(folder):
+    (folder / "SegmentationClass").mkdir()
+    values = np.zeros((6, 8))
+    values[2, 3] = 2
+    for name in "ab":
+        write_mask(folder / f"SegmentationClass/{name}.png", values)
+    dataset = data.load(f"voc:{folder}", task="segmentation", classes="auto")
+    assert dataset.mask_classes == ("background", "dog", "person") and dataset.classes == ()
+    (note,) = dataset.problems
+    assert note.severity == "note" and "mask values are taken to be 1 'dog', 2 'person'" in note.message
+    assert data.load(f"voc:{folder}", task="detection", classes="auto").problems == []
+    (folder / "class_names.txt").write_text("person\ndog\n")
+    assert data.load(f"voc:{folder}", task="segmentation", classes="auto").problems == []
+
+
+def test_voc_auto_without_any_name_is_refused(folder):
+    write_xml(folder / "Annotations/a.xml", [])
+    with pytest.raises(data.DataError, match=r"names no class, as it has neither class_names\.txt nor objects"):
+        data.load(f"voc:{folder}", classes="auto")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"dog\ncat\n\ndog\n", r"names\.txt: line 4: 'dog' stands on line 1 already"),
+        (b"\n_background_\n", r"names\.txt: holds no class name"),
+        (b"\xff\xfe\x00", r"names\.txt: is no UTF-8 text"),
+        (None, r"names\.txt: cannot be read \(No such file"),
+    ],
+)
+def test_read_class_names_says_what_is_wrong(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "names.txt").write_bytes(text)
+    with pytest.raises(data.DataError, match=message):
+        read_class_names(tmp_path / "names.txt")
+
+
+def test_find_classes_passes_over_broken_xml(folder):
+    (folder / "Annotations/c.xml").write_text("<annotation>")
+    assert find_classes(folder) == ("dog", "person")
 
 
 def test_voc_masks_indexed_and_coloured_give_equal_values(folder):
@@ -128,9 +182,52 @@ def test_voc_segmentation_task_uses_its_own_list(folder):
     write_mask(folder / "SegmentationClass/b.png", np.zeros((6, 8)))
     dataset = data.load(f"voc:{folder}", task="segmentation")
     assert len(dataset) == 1
-    assert "segmentation" in dataset.tasks
+    assert dataset.tasks == {"segmentation"}
     # Main's list has an image without a mask, so it is for detection only.
     assert data.load(f"voc:{folder}").tasks == {"detection"}
+    write_mask(folder / "SegmentationClass/a.png", np.zeros((6, 8)))
+    # Every image of Main's list has a mask now, but Segmentation's list is another one.
+    assert data.load(f"voc:{folder}").tasks == {"detection"}
+    (folder / "ImageSets/Segmentation/train.txt").write_text("b\na\n")
+    assert data.load(f"voc:{folder}").tasks == {"detection", "segmentation"}
+
+
+def test_voc_segmentation_task_without_its_own_list_uses_mains(folder):
+    (folder / "SegmentationClass").mkdir()
+    write_mask(folder / "SegmentationClass/b.png", np.zeros((6, 8)))
+    assert len(data.load(f"voc:{folder}", split="val", task="segmentation")) == 1
+    with pytest.raises(data.DataError, match=r"a\.png: mask file is missing"):
+        data.load(f"voc:{folder}", split="train", task="segmentation")
+
+
+def test_voc_segmentation_task_does_not_look_at_boxes(folder):
+    (folder / "SegmentationClass").mkdir()
+    write_mask(folder / "SegmentationClass/b.png", np.full((6, 8), 12))
+    (folder / "Annotations/b.xml").write_text("<broken")
+    sample = data.load(f"voc:{folder}", split="val", task="segmentation")[0]
+    assert (sample.mask == 12).all() and sample.boxes.shape == (0, 4)
+
+
+def test_voc_in_a_detection_pipeline_reads_no_mask(folder):
+    (folder / "SegmentationClass").mkdir()
+    for name in "ab":
+        (folder / f"SegmentationClass/{name}.png").write_bytes(b"no mask that can be read")
+    dataset = data.load(f"voc:{folder}")
+    assert dataset.tasks == {"detection", "segmentation"}
+    assert dataset.for_task("detection")[0].mask is None
+    with pytest.raises(data.DataError, match=r"a\.png: not an image"):
+        dataset[0]
+
+
+def test_voc_without_the_annotations_of_a_task_is_refused(folder):
+    with pytest.raises(data.DataError, match="has no masks, which task='segmentation' needs; expected JPEGImages/"):
+        data.load(f"voc:{folder}", task="segmentation")
+    for path in (folder / "Annotations").iterdir():
+        path.unlink()
+    with pytest.raises(data.DataError, match="has no XML files, which task='detection' needs"):
+        data.load(f"voc:{folder}", task="detection")
+    with pytest.raises(data.DataError, match="has neither XML files nor masks"):
+        data.load(f"voc:{folder}")
 
 
 @pytest.mark.parametrize(
