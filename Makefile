@@ -35,7 +35,8 @@ test: $(VENV)/.dev ## Run the default tests
 	$(BIN)/python -m pytest
 
 test-parity: $(VENV)/.dev ## Compare with the reference implementations
-	$(BIN)/python -m pytest -o addopts="--import-mode=importlib -ra --strict-markers" tests/parity
+	$(BIN)/python -m pytest -o addopts="--import-mode=importlib -ra --strict-markers" tests/parity --ignore=tests/parity/pieces
+	$(BIN)/python -m tests.parity.pieces.table
 
 test-lowest: pyproject.toml ## Run the tests that lean on other libraries with the lowest versions that we claim to support
 	$(PYTHON) -m venv $(VENV)-lowest
