@@ -164,5 +164,5 @@ def test_load_weights_of_a_training_checkpoint_names_the_files_to_use(tmp_path, 
     model = build(3)
     model.compile("sgd", "mse")
     save_checkpoint(tmp_path / "last.safetensors", model, epoch=1, history={"loss": [1.0]})
-    with pytest.raises(WeightsError, match=r"last\.safetensors is what a training run resumes from; use best\.keras or final\.keras"):
+    with pytest.raises(WeightsError, match=r"last\.safetensors is what a training run resumes from; use best\.keras"):
         zoo.load_weights(model, tmp_path / "last.safetensors")

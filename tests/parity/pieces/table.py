@@ -26,8 +26,10 @@ def run(backends) -> tuple[dict[str, list], bool]:
         for backend in backends:
             print(f"== {backend}", flush=True)
             done = subprocess.run(
-                [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE]
-                + ["-o", "addopts=--import-mode=importlib -ra --strict-markers"],
+                [
+                    *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE),
+                    *("-o", "addopts=--import-mode=importlib -ra --strict-markers"),
+                ],
                 env=os.environ | {"KERAS_BACKEND": backend, "KERASVISION_EQUALITY": folder},
                 check=False,
             )
