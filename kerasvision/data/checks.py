@@ -18,6 +18,7 @@ from kerasvision.data.samples import IGNORE, Dataset, Sample
 
 # Annotation tools round; COCO's own boxes reach up to half a pixel over the edge.
 CLIP_TOLERANCE = 1.0
+_ORIENTATION = 0x0112  # the EXIF tag
 
 
 @dataclass(frozen=True)
@@ -128,17 +129,70 @@ def path_inside(root: Path, relative: str, file: str | os.PathLike, where: str) 
     return root / relative
 
 
-def read_image(path: str | os.PathLike, encoded: bytes | None = None) -> np.ndarray:
-    """Decodes an image file to (H, W, 3) uint8 RGB, as stored: EXIF orientation is not applied.
+def read_image(path: str | os.PathLike, encoded: bytes | None = None, *, upright: bool = False) -> np.ndarray:
+    """Decodes an image file to (H, W, 3) uint8 RGB.
 
     Args:
         path: the file, or, with `encoded`, only its name for messages.
         encoded: the file's content, if it is in memory already.
+        upright: turn the image as its EXIF orientation says, as viewers show it. A data set's reader leaves it as
+            stored, for that is what annotations refer to.
 
     Raises:
-        DataError: missing file, not an image, or truncated: naming the file.
+        DataError: missing file, not an image, truncated, or with pixels of a range that is not stated: naming the file.
     """
-    return _decode(path, lambda image: np.asarray(image.convert("RGB")), encoded)
+
+    def convert(image):
+        try:
+            return to_rgb(image, upright=upright)
+        except DataError as error:
+            raise DataError(Problem(os.fspath(path), "", error.problem.message)) from None
+
+    return _decode(path, convert, encoded)
+
+
+def to_rgb(image, *, upright: bool = False) -> np.ndarray:
+    """Converts a PIL image of any mode to (H, W, 3) uint8 RGB.
+
+    16-bit grey is scaled from 0-65535 to 0-255, transparency is dropped.
+
+    Args:
+        image: the PIL image.
+        upright: turn it as its EXIF orientation says.
+
+    Raises:
+        DataError: 32-bit pixels, of which nothing says what is white.
+    """
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if deep:
+        # PIL's own conversion clips at 255: all but the darkest 255 of 65536 greys would be white.
+        grey = (np.asarray(image).astype(np.int64) + 128) // 257  # 65535 / 255 = 257
+        pixels = np.repeat(grey.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)  # (H, W, 3)
+    elif image.mode in ("I", "F"):
+        kind = "integers" if image.mode == "I" else "floats"
+        raise DataError(f"pixels are 32-bit {kind}, of which nothing says what is white; convert it to 8 or 16 bits")
+    else:
+        pixels = np.asarray(image.convert("RGB"))
+    return _turned(pixels, _orientation(image)) if upright else pixels
+
+
+def _orientation(image) -> int:
+    """Returns the EXIF orientation, 1 (as stored) where there is none or the EXIF data is damaged."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # PIL raises struct.error, SyntaxError, KeyError …; a picture can be seen without its EXIF
+        return 1
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Returns stored pixels (H, W, 3) as they are to be shown; orientations are those of EXIF 2.3, 1 to 8."""
+    if orientation in (5, 6, 7, 8):  # rows and columns are exchanged
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def read_mask(path: str | os.PathLike, encoded: bytes | None = None) -> np.ndarray:
@@ -182,6 +236,8 @@ def _decode(path: str | os.PathLike, convert: Callable, encoded: bytes | None = 
         raise DataError(Problem(os.fspath(path), "", "file is missing")) from None
     except UnidentifiedImageError:
         raise DataError(Problem(os.fspath(path), "", "not an image file, or its header is damaged")) from None
+    except Image.DecompressionBombError as error:
+        raise DataError(Problem(os.fspath(path), "", f"{error}; make it smaller")) from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         # PIL raises SyntaxError for a broken PNG, ValueError for some broken headers.
         raise DataError(Problem(os.fspath(path), "", f"image is corrupt or truncated ({error})")) from None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kerasvision import data
 from kerasvision.data.checks import check_sample, image_looks_whole, path_inside, read_image, read_mask
@@ -121,6 +121,53 @@ def test_read_image_converts_grey_and_palette_and_ignores_orientation(tmp_path):
     assert read_image(tmp_path / "turned.jpg").shape == (4, 6, 3)
     with pytest.raises(data.DataError, match=r"gone\.jpg: file is missing"):
         read_image(tmp_path / "gone.jpg")
+
+
+def test_read_image_upright_agrees_with_pil_for_each_orientation(tmp_path):
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    for orientation in range(1, 9):
+        image = Image.fromarray(pixels)
+        exif = image.getexif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.png"
+        image.save(path, exif=exif)
+        with Image.open(path) as stored:
+            expected = np.asarray(ImageOps.exif_transpose(stored))
+        np.testing.assert_array_equal(read_image(path, upright=True), expected)
+        np.testing.assert_array_equal(read_image(path), pixels)
+    # 6: the first row is the right-hand side, so the top right corner is the first pixel.
+    assert read_image(tmp_path / "6.png", upright=True)[0, -1].tolist() == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"\xff" * 40])
+def test_read_image_upright_with_damaged_exif_is_as_stored(tmp_path, exif):
+    Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg", upright=True).shape == (2, 3, 3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_read_image_of_16_bits_is_scaled_not_clipped(tmp_path, suffix):
+    # 257 is one step of 8 bits, 128 less than half of it.
+    Image.fromarray(np.array([[0, 128, 129, 257, 32896, 65535]], np.uint16)).save(tmp_path / f"a.{suffix}")
+    grey = read_image(tmp_path / f"a.{suffix}")
+    assert grey.dtype == np.uint8
+    assert grey[0].tolist() == [[value] * 3 for value in (0, 0, 1, 1, 128, 255)]
+
+
+def test_read_image_of_32_bits_is_refused_by_name(tmp_path):
+    for name, dtype in (("integers", np.int32), ("floats", np.float32)):
+        path = tmp_path / f"{name}.tif"
+        Image.fromarray(np.full((2, 3), 9, dtype)).save(path)
+        with pytest.raises(data.DataError, match=rf"{name}\.tif: pixels are 32-bit {name}, .*; convert it to 8 or 16"):
+            read_image(path)
+
+
+def test_read_image_of_far_too_many_pixels_is_named(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(data.DataError, match=r"bomb\.png: Image size \(2400 pixels\) exceeds"):
+        read_image(tmp_path / "bomb.png")
 
 
 def test_read_mask_of_16_bits_beyond_255_is_named(tmp_path):
