@@ -70,31 +70,33 @@ class RunRecorder(keras.callbacks.Callback):
     """Write checkpoint, best model and metric history of a run into its directory after every epoch.
 
     Files: `last.safetensors` (weights, optimizer state and history: what resuming needs), `best.keras` (the
-    model with the best value of `monitor`) and `history.json`.
+    model with the best value so far) and `history.json`.
+
+    An epoch's value is that of the first of `monitor` that is in its logs. `best.keras` is written if the value is
+    better than those of all epochs before; an epoch without one, as when only some are validated, never touches it.
 
     Args:
         run_dir: The directory; it must exist.
         history: Metrics of earlier epochs, which this run goes on from.
-        monitor: Name of the metric to be maximised; without it in the logs, the lowest loss is best.
+        monitor: Names of metrics, in order of preference; to be maximised, but minimised if they end in "loss".
         extra: Goes into the checkpoint.
     """
 
-    def __init__(self, run_dir, *, history=None, monitor=None, extra=None):
+    def __init__(self, run_dir, *, history=None, monitor=("val_loss",), extra=None):
         super().__init__()
         self.run_dir = Path(run_dir)
         self.history = {name: list(values) for name, values in (history or {}).items()}
-        self.monitor = monitor
+        self.monitor = tuple(monitor)
         self.extra = extra or {}
 
     def on_epoch_end(self, epoch, logs=None):
         """Record the epoch."""
-        for name, value in (logs or {}).items():
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        for name in dict.fromkeys([*self.history, *logs]):
             values = self.history.setdefault(name, [])
-            values.extend([None] * (epoch - len(values)))  # validated in some epochs only
-            values.append(float(value))
-        scores = self._scores()
-        known = [score for score in scores if score is not None]
-        if known and scores[-1] == max(known):
+            values.extend([None] * (epoch - len(values)))  # epochs that did not log it
+            values.append(logs.get(name))
+        if self._is_best(logs):
             with replacing(self.run_dir / "best.keras") as partial:
                 self.model.save(partial)
         save_checkpoint(
@@ -106,9 +108,11 @@ class RunRecorder(keras.callbacks.Callback):
         )
         write_json(self.run_dir / "history.json", self.history)
 
-    def _scores(self):
-        if self.monitor in self.history:
-            values, sign = self.history[self.monitor], 1
-        else:
-            values, sign = self.history.get("val_loss") or self.history.get("loss") or [], -1
-        return [None if value is None or math.isnan(value) else sign * value for value in values]
+    def _is_best(self, logs):
+        """Return whether this epoch's value is better than all before, which the history already holds."""
+        name = next((name for name in self.monitor if name in logs), None)
+        if name is None or math.isnan(logs[name]):
+            return False
+        sign = -1 if name.endswith("loss") else 1
+        earlier = [value for value in self.history[name][:-1] if value is not None and not math.isnan(value)]
+        return all(sign * logs[name] > sign * value for value in earlier)

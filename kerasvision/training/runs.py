@@ -35,7 +35,8 @@ def train(
         train_data: A `kerasvision.data.Dataset`, or what `kerasvision.data.pipeline` returns.
         val_data: The same, for validation after each epoch.
         epochs: Number of epochs of the whole run, those before a resumption included.
-        run_dir: Directory for `last.safetensors`, `best.keras`, `final.keras` and `history.json`.
+        run_dir: Directory for `last.safetensors`, `best.keras`, `final.keras` and `history.json`. The best epoch is
+            that of the highest AP or mIoU on `val_data`, or without it that of the lowest loss.
         batch_size: Images a step, if data sets are given; default: the recipe's.
         resume: Go on from `last.safetensors`.
         seed: Of shuffling and augmentation.
@@ -48,7 +49,7 @@ def train(
         callbacks: Further Keras callbacks.
 
     Returns:
-        The history: metric name to a list with one value for each epoch.
+        The history: metric name to a list with one value for each epoch, ``None`` for epochs without validation.
 
     Raises:
         ValueError: Data that does not fit the model, or a `run_dir` that holds a run already, without `resume`.
@@ -82,7 +83,9 @@ def train(
         state = load_checkpoint(last, model)
         done, history = state["epoch"], state["history"]
     run_dir.mkdir(parents=True, exist_ok=True)
-    monitor = "val_AP" if isinstance(model, Detector) else "val_mIoU"
+    figure = "val_AP" if isinstance(model, Detector) else "val_mIoU"
+    # Losses of training and of validation cannot be compared: a run with validation data is judged by those alone.
+    monitor = ("loss",) if val_data is None else (figure, "val_loss")
     recorder = RunRecorder(run_dir, history=history, monitor=monitor, extra={"seed": seed, "epochs": epochs})
     own = [recorder, StopOnNonFiniteLoss(getattr(train_data, "batch_names", None))]
     if hasattr(train_data, "set_epoch"):
