@@ -3,8 +3,8 @@
 import datetime
 import gc
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,8 @@ def benchmark(
 
     Args:
         models: Zoo names such as ``"unet_resnet10.streets"``, or (name, model) or (name, `Predictor`) pairs.
-        data: A data set's name, such as ``"streets"`` or ``"voc:DIR"``, or a `kerasvision.data.Dataset`.
+        data: A data set's name, such as ``"streets"`` or ``"voc:DIR"``, or a `kerasvision.data.Dataset`, or a dict of
+            one for ``"detection"`` and one for ``"segmentation"``, where they differ (VOC lists other images for each).
         split: Split of a data set given by name.
         batch_sizes: Images per batch, each timed.
         limit: Use only the first so many images; None for all.
@@ -113,19 +114,23 @@ def benchmark(
         from kerasvision import data as data_sets
 
         data = data_sets.load(data, split=split)
-    total = len(data) if limit is None else min(limit, len(data))
-    if total < 1:
-        raise ValueError(f"`data` {data.name!r} has no images in split {split!r}")
+    by_task = data if isinstance(data, Mapping) else {"detection": data, "segmentation": data}
+    for dataset in by_task.values():
+        if len(dataset) < 1:
+            raise ValueError(f"`data` {dataset.name!r} has no images in split {split!r}")
     measured, drawn, failures = [], {}, []
-    with image_files(data, total) as (files, encoded):
+    with ExitStack() as stack:
+        opened = {}
+        for dataset in by_task.values():
+            if id(dataset) not in opened:
+                total = len(dataset) if limit is None else min(limit, len(dataset))
+                opened[id(dataset)] = (dataset, *stack.enter_context(image_files(dataset, total)))
         for item, name in zip(models, names, strict=True):
             try:
                 result, kept = _measure(
                     item,
-                    data,
-                    files,
+                    {task: opened[id(dataset)][:2] for task, dataset in by_task.items()},
                     batch_sizes=batch_sizes,
-                    limit=total,
                     min_batches=min_batches,
                     max_seconds=max_seconds,
                     keep=pictures,
@@ -139,10 +144,12 @@ def benchmark(
                 failures.append({"name": name, "error": str(error)})
                 continue
             measured.append(result)
-            for picture in _draw(data, result["task"], name, kept, picture_threshold):
+            for picture in _draw(by_task[result["task"]], result["task"], name, kept, picture_threshold):
                 drawn.setdefault((picture.task, picture.image_name, picture.source), picture)
             gc.collect()
-        sizes = _image_sizes(files)
+        images = sorted({file for _, files, _ in opened.values() for file in files})
+        sizes = _image_sizes(images)
+        encoded = sum(written for *_, written in opened.values())
     settings = {
         "batch_sizes": list(batch_sizes),
         "limit": limit,
@@ -152,7 +159,7 @@ def benchmark(
     document = {
         "schema": SCHEMA_VERSION,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "data": {"name": data.name, "split": split, "images": total, **sizes},
+        "data": {"name": next(iter(by_task.values())).name, "split": split, "images": len(images), **sizes},
         "settings": settings,
         "environment": environment.describe(", ".join(sorted({model["precision"] for model in measured}))),
         "models": measured,
@@ -226,11 +233,9 @@ def _predictor(item, load):
 
 def _measure(
     item,
-    data,
-    files: Sequence[Path],
+    by_task: Mapping[str, tuple[Any, Sequence[Path]]],
     *,
     batch_sizes: Sequence[int],
-    limit: int,
     min_batches: int,
     max_seconds: float,
     keep: int,
@@ -243,11 +248,14 @@ def _measure(
     name = item if isinstance(item, str) else item[0]
     predictor = _predictor(item, load)
     task = task_of(predictor.model)
+    if task not in by_task:
+        raise ValueError(f"`data` has a data set for {', '.join(by_task)} only, but `model` {name} does {task}")
+    data, files = by_task[task]
     scored = accuracy.score(
         predictor,
         data,
         task=task,
-        limit=limit,
+        limit=len(files),
         batch_size=min(8, max(batch_sizes)),
         keep=keep,
         name=name,

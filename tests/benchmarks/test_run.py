@@ -58,6 +58,24 @@ def test_benchmark_document_holds_what_was_measured(fast, models, tiny_set):
     assert ("masks", "time, batch 2", 5, 5) in steps
 
 
+def test_benchmark_with_a_data_set_for_each_task_measures_each_model_on_its_own(fast, oracle, tiny_set):
+    class Others(type(tiny_set)):
+        def sample_name(self, index):
+            return f"other/{index}"
+
+    others = Others(4)
+    boxes, masks = oracle(tiny_set, "detection", ("car", "bus")), oracle(others, "segmentation", others.mask_classes)
+    for predictor in (boxes, masks):
+        predictor.model.task = predictor.task
+    sets, options = {"detection": tiny_set, "segmentation": others}, {"batch_sizes": (1,), "min_batches": 3}
+    results = benchmark([("boxes", boxes), ("masks", masks)], sets, limit=5, pictures=1, **options)
+    assert [model["accuracy"]["images"] for model in results.document["models"]] == [5, 4]
+    assert results.document["data"]["images"] == 9
+    assert [picture.image_name.split("/")[0] for picture in results.pictures] == ["tiny", "tiny", "other", "other"]
+    with pytest.raises(ValueError, match="a data set for detection only, but `model` masks does segmentation"):
+        benchmark([("masks", masks)], {"detection": tiny_set}, **options)
+
+
 def test_benchmark_report_is_one_page_that_loads_nothing(fast, models, tiny_set, tmp_path):
     path = benchmark(models, tiny_set, batch_sizes=(1,), min_batches=5, pictures=2).write(tmp_path / "new")
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["report.html", "results.json"]
