@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .DEFAULT_GOAL := help
 DEPENDENCY_TESTS := tests/data tests/metrics tests/models tests/training tests/test_cli.py tests/test_visualize.py
 
-.PHONY: help demo test test-parity test-lowest lint bench clean
+.PHONY: help demo test test-parity test-lowest test-contract lint bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,10 @@ test-lowest: pyproject.toml ## Run the tests that lean on other libraries with t
 	$(VENV)-lowest/bin/python -m pip --disable-pip-version-check install --quiet uv
 	VIRTUAL_ENV=$(VENV)-lowest $(VENV)-lowest/bin/uv pip install --quiet --resolution lowest-direct --editable '.[test]'
 	$(VENV)-lowest/bin/python -m pytest -W ignore::DeprecationWarning $(DEPENDENCY_TESTS)
+
+test-contract: $(VENV)/.dev ## Run the contract of every model under PyTorch and JAX (make test does so under TensorFlow)
+	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/contract/test_contract.py tests/contract/test_config.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/contract/test_contract.py tests/contract/test_config.py
 
 lint: $(VENV)/.dev ## Run ruff, pyright, import-linter and codespell
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ from zoo.registry import EMBEDDED
 HERE = Path(__file__).parent
 BACKENDS = ("tensorflow", "jax", "torch")
 # What differs between backends: training steps, compiled and not, saving, and masks of padding. The rest of the
-# contract is left to a run of the whole, since JAX compiles each operation of an eager call by itself.
+# contract, and the large models, are left to `make test-contract`: JAX compiles each operation of an eager call.
 SUBSET = ("makes_the_loss_fall", "empty_targets", "fit_with_the_recipe", "save_then_load", "padded_batch")
 SMALL = ("retinanet_resnet10_fpn", "unet_resnet10")
 
