@@ -10,7 +10,7 @@ function that needs them is called.
 """
 
 from kerasvision.data.augmentation import Augmentation
-from kerasvision.data.checks import DataError, Problem, check
+from kerasvision.data.checks import DataError, Problem, SplitError, check
 from kerasvision.data.loading import load
 from kerasvision.data.pipelines import pipeline
 from kerasvision.data.samples import IGNORE, Dataset, Sample
@@ -22,6 +22,7 @@ __all__ = [
     "Dataset",
     "Problem",
     "Sample",
+    "SplitError",
     "check",
     "load",
     "pipeline",

@@ -54,6 +54,10 @@ class DataError(ValueError):
         super().__init__(str(self.problem))
 
 
+class SplitError(DataError):
+    """A split that the data set does not have."""
+
+
 class Reporter:
     """Collects problems for a reader; in strict mode the first error is raised instead.
 

@@ -14,6 +14,7 @@ from kerasvision.data.checks import (
     DataError,
     Problem,
     Reporter,
+    SplitError,
     image_looks_whole,
     path_inside,
     read_image,
@@ -346,10 +347,10 @@ def _find_json(folder: Path, split: str) -> Path:
     if found:
         splits = [path.stem.removeprefix("instances_") for path in found]
         hint = close_matches(split, splits, what="there are")
-        raise DataError(Problem(str(candidates[0]), "", f"`split` {split!r} has no annotation file; {hint}"))
+        raise SplitError(Problem(str(candidates[0]), "", f"`split` {split!r} has no annotation file; {hint}"))
     if (folder / "annotations.json").is_file():
         return folder / "annotations.json"
-    raise DataError(Problem(str(folder), "", f"has no annotation file for split {split!r}; {EXPECTED}"))
+    raise SplitError(Problem(str(folder), "", f"has no annotation file for split {split!r}; {EXPECTED}"))
 
 
 def _load_json(path: Path) -> dict:

@@ -27,7 +27,8 @@ def load(spec: str, *, split: str = "train", task: Task | None = None, strict: b
 
     Raises:
         ValueError: unknown name, listing close matches; unknown `task`.
-        DataError: missing folder or split; no annotations for `task`; if strict, a bad annotation.
+        SplitError: the data set has no such split; a `DataError`.
+        DataError: missing folder; no annotations for `task`; if strict, a bad annotation.
     """
     if not isinstance(spec, str):
         raise ValueError(f"`spec` {spec!r} must be a string such as {', '.join(map(repr, KINDS))}")

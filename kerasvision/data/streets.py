@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasvision.data import street_objects as draw
+from kerasvision.data.checks import SplitError
 from kerasvision.data.samples import IGNORE, Dataset, Sample, Task
 from kerasvision.data.street_objects import Air, Camera, Dice, Pen
 from kerasvision.data.street_weather import BLOCK, photograph
@@ -137,7 +138,7 @@ class Streets(Dataset):
         seed: int = 0,
     ):
         if split not in SPLITS:
-            raise ValueError(f"`split` {split!r} is unknown; expected one of {', '.join(SPLITS)}")
+            raise SplitError(f"`split` {split!r} is unknown; expected one of {', '.join(SPLITS)}")
         if count is None:
             count = SPLITS[split]
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 0:

@@ -18,6 +18,7 @@ from kerasvision.data.checks import (
     DataError,
     Problem,
     Reporter,
+    SplitError,
     image_size,
     mask_problem,
     read_image,
@@ -330,7 +331,7 @@ def _prepare(builder, split: str, *, download: bool) -> None:
     if base not in builder.info.splits:
         there = list(builder.info.splits)
         hint = close_matches(base, there, what="there are")
-        raise DataError(Problem(builder.info.full_name, "", f"`split` {split!r} is unknown; {hint}"))
+        raise SplitError(Problem(builder.info.full_name, "", f"`split` {split!r} is unknown; {hint}"))
     whole = builder.info.splits[base]
     part = builder.info.splits[split].num_examples / max(1, whole.num_examples)
     size = whole.num_bytes * part

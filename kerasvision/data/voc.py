@@ -26,6 +26,7 @@ from kerasvision.data.checks import (
     DataError,
     Problem,
     Reporter,
+    SplitError,
     image_looks_whole,
     image_size,
     mask_problem,
@@ -215,8 +216,11 @@ class Voc(RecordedDataset):
         paths = [self._list_of(folder) for folder in ("Main", "Segmentation")]
         lines = [path.read_text(encoding="utf-8").splitlines() for path in paths if path.is_file()]
         images = [{line.split()[0] for line in part if line.strip()} for part in lines]
-        same = images[:1] == images[-1:]
-        return {"detection", "segmentation"} if same and all(id_ in self._masks for id_ in ids) else {"detection"}
+        if images[:1] == images[-1:] and all(id_ in self._masks for id_ in ids):
+            return {"detection", "segmentation"}
+        message = "masks are not read, as they belong to other images than the boxes; pass task='segmentation' for them"
+        self._reporter.note(self.folder, "", message)
+        return {"detection"}
 
     def _list_of(self, folder: str) -> Path:
         return self.folder / "ImageSets" / folder / f"{self.split}.txt"
@@ -234,7 +238,7 @@ class Voc(RecordedDataset):
         splits = sorted({path.stem for folder in wanted for path in (root / folder).glob("*.txt")})
         # Per-class lists such as dog_train.txt are no splits.
         splits = [name for name in splits if "_" not in name] or splits
-        raise DataError(
+        raise SplitError(
             Problem(
                 str(self._list_of(wanted[0])),
                 "",

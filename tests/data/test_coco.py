@@ -294,7 +294,7 @@ def test_coco_layouts_with_year_direct_path_and_roboflow(tmp_path):
     assert data.load(f"coco:{tmp_path}", split="val2017")[0].name.endswith("val2017/a.png")
     assert data.load(f"coco:{tmp_path}", split="valid")[0].name.endswith("valid/a.png")
     assert data.load(f"coco:{direct}")[1].name.endswith("valid/b.png")
-    with pytest.raises(data.DataError, match=r"`split` 'vla2017' has no annotation file; did you mean 'val2017'"):
+    with pytest.raises(data.SplitError, match=r"`split` 'vla2017' has no annotation file; did you mean 'val2017'"):
         data.load(f"coco:{tmp_path}", split="vla2017")
 
 

@@ -184,7 +184,10 @@ def test_voc_segmentation_task_uses_its_own_list(folder):
     assert len(dataset) == 1
     assert dataset.tasks == {"segmentation"}
     # Main's list has an image without a mask, so it is for detection only.
-    assert data.load(f"voc:{folder}").tasks == {"detection"}
+    boxes = data.load(f"voc:{folder}")
+    assert boxes.tasks == {"detection"}
+    (note,) = boxes.problems
+    assert note.severity == "note" and "masks are not read" in note.message and "task='segmentation'" in note.message
     write_mask(folder / "SegmentationClass/a.png", np.zeros((6, 8)))
     # Every image of Main's list has a mask now, but Segmentation's list is another one.
     assert data.load(f"voc:{folder}").tasks == {"detection"}
@@ -319,7 +322,7 @@ def test_voc_duplicate_id_in_list_is_named(folder):
 
 
 def test_voc_unknown_split_lists_those_there_are(folder):
-    with pytest.raises(data.DataError, match=r"`split` 'trainn' has no list; did you mean 'train'"):
+    with pytest.raises(data.SplitError, match=r"`split` 'trainn' has no list; did you mean 'train'"):
         data.load(f"voc:{folder}", split="trainn")
 
 
