@@ -2,23 +2,35 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kerasvision.cli_inputs import UserError, naming, open_data, output_console, progress_bar
+from kerasvision.cli_datasets import DATA_HELP, ClassesOption, open_data
+from kerasvision.cli_inputs import UserError, in_options, naming, output_console, progress_bar
 
 app = typer.Typer(help="Look at data sets and check them.", no_args_is_help=True)
+
+TaskOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="detection|segmentation",
+        help="Only the images and annotations for this task. Default: what the data has for its main list of images.",
+        show_default=False,
+    ),
+]
 
 _CELL_WIDTH = 480  # pixels; narrower images are enlarged so that their tags can be read
 
 
 @app.command()
 def show(
-    data: Annotated[str, typer.Argument(help="streets, voc:DIR, coco:DIR or tfds:NAME.")],
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
     split: Annotated[str, typer.Option(help="Split to draw from.")] = "train",
+    task: TaskOption = None,
+    classes: ClassesOption = None,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("data.png"),
     count: Annotated[int, typer.Option(min=1, max=400, help="Number of samples.")] = 12,
     first: Annotated[int, typer.Option(min=0, help="Number of the first sample.")] = 0,
@@ -30,7 +42,8 @@ def show(
 
     Boxes that are neither trained on nor scored are dashed.
     """
-    dataset = open_data(data, split)
+    _check_task(task)
+    dataset = open_data(data, split, task=task, classes=classes)
     if first >= len(dataset):
         raise UserError(f"--first {first}: --data {data} --split {split} has samples 0 to {len(dataset) - 1}")
     from kerasvision import visualize
@@ -46,6 +59,13 @@ def show(
     with naming("--out", out):
         visualize.save_image(sheet, out)
     typer.echo(f"{len(pictures)} of {len(dataset)} samples in {out}")
+
+
+def _check_task(task: str | None) -> None:
+    from kerasvision.data.samples import check_task
+
+    with naming("--task", task):
+        check_task(task)
 
 
 def _draw(sample, dataset, *, masks: bool, boxes: bool):
@@ -74,8 +94,10 @@ def _draw(sample, dataset, *, masks: bool, boxes: bool):
 
 @app.command()
 def check(
-    data: Annotated[str, typer.Argument(help="streets, voc:DIR, coco:DIR or tfds:NAME.")],
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
     split: Annotated[str, typer.Option(help="Split to check.")] = "train",
+    task: TaskOption = None,
+    classes: ClassesOption = None,
     notes: Annotated[bool, typer.Option("--notes/--no-notes", help="Also what is allowed but unusual.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -85,10 +107,12 @@ def check(
     """
     from kerasvision import data as data_sets
 
-    dataset = open_data(data, split, strict=False)
+    _check_task(task)
+    dataset = open_data(data, split, task=task, classes=classes, strict=False)
     with progress_bar() as progress:
         bar = progress.add_task("checking", total=len(dataset))
         problems = data_sets.check(dataset, lambda done, total: progress.update(bar, completed=done))
+    problems = [replace(problem, message=in_options(problem.message)) for problem in problems]
     errors = [problem for problem in problems if problem.severity == "error"]
     shown = problems if notes else errors
     if as_json:
@@ -104,6 +128,6 @@ def check(
             table.add_row(Text(problem.severity, style), Text(problem.file), Text(problem.where), Text(problem.message))
         output_console().print(table)
     counted = f"{len(dataset)} samples, {len(errors)} errors, {len(problems) - len(errors)} notes"
-    typer.echo(f"{data}, {split} split: {counted}", err=as_json)
+    typer.echo(f"{data}, {split} split, {' and '.join(sorted(dataset.tasks))}: {counted}", err=as_json)
     if errors:
         raise typer.Exit(1)

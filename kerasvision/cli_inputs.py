@@ -1,4 +1,4 @@
-"""What the commands share: errors in one line, models and data by name, images by path, progress.
+"""What the commands share: errors in one line, models by name, images by path, progress.
 
 Only typer and rich are imported with this module; Keras comes when a command needs a model.
 """
@@ -14,6 +14,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+# Remedies of the library are written as Python; the longest come first.
+_AS_OPTIONS = (
+    ("weights=None", "--weights none"),
+    ("classes='auto' or a list of names", "--classes auto, or --classes FILE with one name a line"),
+    ("pass a list of names", "pass --classes FILE with one name a line"),
+    ("the names passed as `classes`", "the file passed as --classes"),
+    ("classes='auto'", "--classes auto"),
+    ("pass task='segmentation'", "pass --task segmentation"),
+    ("task='detection'", "detection"),
+    ("task='segmentation'", "segmentation"),
+)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
@@ -29,9 +40,14 @@ def naming(option: str, value: Any) -> Iterator[None]:
     except UserError:
         raise
     except (ValueError, OSError, ImportError) as error:
-        # Remedies of the library are written as Python.
-        message = message_of(error).replace("weights=None", "--weights none")
-        raise UserError(f"{option} {value}: {message}") from error
+        raise UserError(f"{option} {value}: {in_options(message_of(error))}") from error
+
+
+def in_options(message: str) -> str:
+    """Return a message of the library with its remedies as options of the command line."""
+    for python, option in _AS_OPTIONS:
+        message = message.replace(python, option)
+    return message
 
 
 def import_quietly(module: str) -> None:
@@ -128,30 +144,6 @@ def task_of(model) -> str:
     from kerasvision.models.base import Segmenter
 
     return "segmentation" if isinstance(model, Segmenter) else "detection"
-
-
-def open_data(name: str, split: str, *, split_option: str = "--split", **options: Any):
-    """Return the data set that ``--data`` and ``--split`` ask for; it has at least one sample."""
-    from kerasvision import data
-
-    with naming(f"--data {name} {split_option}", split):
-        if name.startswith("tfds:"):
-            import_quietly("tensorflow")
-        dataset = data.load(name, split=split, **options)
-    if len(dataset) == 0:
-        raise UserError(f"--data {name} {split_option} {split}: has no images; expected at least one")
-    return dataset
-
-
-def classes_for(dataset, task: str) -> tuple[str, ...]:
-    """Return the class names of the data set for a task; an error where it has no annotations for it."""
-    if task not in dataset.tasks:
-        has = ", ".join(sorted(dataset.tasks)) or "none"
-        raise UserError(
-            f"--data {dataset.name}: has no annotations for {task} (it has: {has}); use data with "
-            f"{'boxes' if task == 'detection' else 'masks'}, or a model for another task"
-        )
-    return dataset.classes if task == "detection" else dataset.mask_classes
 
 
 def find_images(sources: Sequence[str]) -> list[Path]:

@@ -6,25 +6,24 @@ from typing import Annotated, Any
 
 import typer
 
+from kerasvision.cli_datasets import DATA_HELP, Card, ClassesOption, card_of, open_data, open_for_models
 from kerasvision.cli_inputs import (
     UserError,
-    classes_for,
     import_quietly,
     list_of_ints,
     load_model,
     naming,
-    open_data,
     output_console,
     progress_bar,
-    task_of,
 )
 from kerasvision.files import finite
 
 
 def evaluate(
     model: Annotated[str, typer.Option(help="name[.tag] as `kerasvision list` shows, or a .keras file.")],
-    data: Annotated[str, typer.Option(help="streets, voc:DIR, coco:DIR or tfds:NAME.")],
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
     split: Annotated[str, typer.Option(help="Split to score on.")] = "test",
+    classes: ClassesOption = None,
     weights: Annotated[
         str | None, typer.Option(help="A tag, a file, or 'none' for random weights.", show_default=False)
     ] = None,
@@ -34,12 +33,18 @@ def evaluate(
 ) -> None:
     """Score a model: AP of boxes, or mIoU, pixel accuracy and Dice of masks, in original pixels.
 
-    The model's classes are matched to the data's by name.
+    The model's classes are matched to the data's by name. A voc:DIR with classes of its own is read with the model's,
+    if the model was trained on them.
     """
-    dataset = open_data(data, split)
-    loaded = load_model(model, weights)
-    task = task_of(loaded)
-    classes_for(dataset, task)
+    card = card_of(model)
+    task = card.task
+    loaded: Any = None
+    if weights is not None:  # a file may hold a model with classes of its own
+        loaded = load_model(model, weights)
+        card = Card(task, loaded.class_names)
+    dataset = open_data(data, split, task=task, classes=classes, models=[card])
+    if loaded is None:
+        loaded = load_model(model)
     from benchmarks.accuracy import score
     from kerasvision.inference import Predictor
 
@@ -87,8 +92,9 @@ def _print_scores(scored, task: str, title: str) -> None:
 
 def benchmark(
     models: Annotated[str, typer.Option(help="Names or .keras files, with commas between.")],
-    data: Annotated[str, typer.Option(help="streets, voc:DIR, coco:DIR or tfds:NAME.")],
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
     split: Annotated[str, typer.Option(help="Split to measure on.")] = "test",
+    classes: ClassesOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Images; p99 at batch 1 needs 100 of them.")] = 100,
     batch_sizes: Annotated[str, typer.Option(help="Images per batch, with commas between.")] = "1,8",
     max_seconds: Annotated[
@@ -99,14 +105,17 @@ def benchmark(
 ) -> None:
     """Measure accuracy and speed of models on the same images, and write a report.
 
-    Time is end to end, from an image file to results in its own pixels.
+    Time is end to end, from an image file to results in its own pixels. Detectors and segmenters may be mixed; each is
+    measured on the images that the data has for its task.
     """
     names = list(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
     if not names:
         raise UserError(f"--models {models!r}: expected one name or more, such as unet_resnet10,unet_resnet34")
     sizes = list_of_ints("--batch-sizes", batch_sizes)
-    _check_names(names)
-    dataset = open_data(data, split)
+    # A mistake in a name or in the data is found before the first model is measured.
+    datasets = open_for_models(
+        data, split, classes=classes, models=[card_of(name, option="--models") for name in names]
+    )
     import_quietly("keras")
     from benchmarks.run import benchmark as run_benchmark
 
@@ -120,7 +129,7 @@ def benchmark(
 
         results = run_benchmark(
             names,
-            dataset,
+            datasets,
             split=split,
             batch_sizes=sizes,
             limit=limit,
@@ -139,18 +148,6 @@ def benchmark(
         typer.echo(f"error: --models {failure['name']}: {failure['error']}", err=True)
     if results.document["failures"]:
         raise typer.Exit(2)
-
-
-def _check_names(names: list[str]) -> None:
-    """Find a mistyped name before the first model is measured, not after."""
-    import zoo
-
-    for name in names:
-        if not name.endswith(".keras"):
-            with naming("--models", name):
-                zoo.info(name)
-        elif not Path(name).is_file():
-            raise UserError(f"--models {name}: no such file; check the path")
 
 
 def _print_benchmark(document: dict) -> None:

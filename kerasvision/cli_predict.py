@@ -1,5 +1,6 @@
 """``kerasvision predict``: images in, pictures and a table out."""
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -79,12 +80,12 @@ def _predictions(predictor, paths: Sequence[Path], batch_size: int, failures: li
                 batch.append((path, predictor.read(path)))
             except (ValueError, OSError) as error:
                 failures.append((path, message_of(error)))
-        if batch:
-            names, images = zip(*batch, strict=True)
+        # Only images of one input size share a call: padding to a common size would change results a little.
+        for _, group in itertools.groupby(batch, key=lambda entry: predictor.resize.canvas_hw(*entry[1].shape[:2])):
+            names, images = zip(*group, strict=True)
             inputs, metas = predictor.preprocess(images, [str(name) for name in names])
             results = predictor.postprocess(predictor.network(inputs), inputs, metas)
-            for (path, image), result in zip(batch, results, strict=True):
-                yield path, image, result
+            yield from zip(names, images, results, strict=True)
 
 
 def _draw(image, result, task: str, path: Path) -> None:

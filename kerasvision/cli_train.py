@@ -1,40 +1,33 @@
 """``kerasvision train``: fit a model to a data set, resumably."""
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from kerasvision.cli_inputs import (
-    UserError,
-    classes_for,
-    import_quietly,
-    load_model,
-    message_of,
-    naming,
-    open_data,
-    output_console,
-)
+from kerasvision.cli_datasets import DATA_HELP, ClassesOption, open_data
+from kerasvision.cli_inputs import UserError, import_quietly, load_model, message_of, naming, output_console
 
 
 def train(
     model: Annotated[str, typer.Option(help="name[.tag] as `kerasvision list` shows.")],
-    data: Annotated[str, typer.Option(help="streets, voc:DIR, coco:DIR or tfds:NAME.")],
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, history, the trained model.")],
     split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
     val_split: Annotated[
         str | None,
         typer.Option(help="Split to validate on after each epoch, or 'none'; default: validation or val."),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 10,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 8,
+    classes: ClassesOption = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the data; default: the model's recipe.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step; default: the model's recipe.")] = None,
     size: Annotated[
         tuple[int, int] | None,
         typer.Option(metavar="H W", help="Letterbox images to this size; default: the model's rule."),
     ] = None,
-    num_classes: Annotated[int | None, typer.Option(min=1, help="Default: as the data has.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="Start from: a tag, a file, or 'none' for random weights.")
     ] = None,
@@ -45,20 +38,26 @@ def train(
 ) -> None:
     """Train a model, or fine-tune one, on your data.
 
-    Published weights with other classes keep everything but the head. After a kill, the same command with
+    Published weights with other classes keep everything but the head. How long, in which batches and at which learning
+    rate is the recipe of the model, unless --epochs and --batch-size say otherwise. After a kill, the same command with
     --resume goes on from the last epoch.
+
+    The best model is OUT/best.keras: `kerasvision predict photo.jpg --model OUT/best.keras`.
     """
     import zoo
 
+    if model.endswith(".keras"):
+        raise UserError(
+            f"--model {model}: a .keras file is a finished model; give its name in the zoo as --model and the file as "
+            "--weights"
+        )
     with naming("--model", model):
         task = zoo.info(model).task
-    train_data = open_data(data, split)
-    val_data = _validation_data(data, val_split)
-    classes = classes_for(train_data, task)
-    if num_classes not in (None, len(classes)):
-        raise UserError(f"--num-classes {num_classes}: --data {data} has {len(classes)} classes; leave the option out")
+    train_data = open_data(data, split, task=task, classes=classes)
+    val_data = _validation_data(data, val_split, task=task, classes=classes)
+    names = train_data.classes if task == "detection" else train_data.mask_classes
     resumes = _resumes(out, resume)
-    options: dict = {"num_classes": len(classes), "class_names": classes}
+    options: dict = {"num_classes": len(names), "class_names": names}
     if size is not None:
         from kerasvision.ops.resizing import ResizeRule
 
@@ -72,14 +71,17 @@ def train(
     from kerasvision.training import NonFiniteLossError
     from kerasvision.training import train as run_training
 
+    train_data = _first(train_data, limit)
+    recipe = built.recipe
+    lengths: dict[str, Any] = {"epochs": epochs or recipe.epochs, "batch_size": batch_size or recipe.batch_size}
+    _show_plan(built, train_data, val_data, **lengths)
     verbose: Any = 1 if sys.stdout.isatty() else 2  # a bar, or in a log one line for each epoch
     try:
         history = run_training(
             built,
-            _first(train_data, limit),
+            train_data,
             val_data,
-            epochs=epochs,
-            batch_size=batch_size,
+            **lengths,
             run_dir=out,
             resume=resumes,
             seed=seed,
@@ -91,13 +93,18 @@ def train(
     _show_history(history, out)
 
 
-def _validation_data(data: str, split: str | None):
+def _validation_data(data: str, split: str | None, **options: Any):
     """Return the data set to validate on, None if "none" is asked for."""
+    from kerasvision.data import SplitError
+
     if split is not None:
-        return None if split.lower() == "none" else open_data(data, split, split_option="--val-split")
+        return None if split.lower() == "none" else open_data(data, split, split_option="--val-split", **options)
     for usual in ("validation", "val"):  # TensorFlow Datasets' word, and VOC's and COCO's
-        with contextlib.suppress(UserError):
-            return open_data(data, usual)
+        try:
+            return open_data(data, usual, split_option="--val-split", **options)
+        except UserError as error:
+            if not isinstance(error.__cause__, SplitError):
+                raise
     raise UserError(f"--val-split: --data {data} has neither 'validation' nor 'val'; name the split, or 'none'")
 
 
@@ -126,14 +133,37 @@ def _first(dataset, limit: int | None):
     return shortened
 
 
+def _show_plan(model, train_data, val_data, *, epochs: int, batch_size: int) -> None:
+    """Say what is about to be done, with the figures that the user may have left to the recipe."""
+    names = ", ".join(model.class_names[:5]) + (", …" if len(model.class_names) > 5 else "")
+    validation = "none" if val_data is None else f"{len(val_data)}"
+    typer.echo(f"{model.name}: {len(train_data)} images to train on, {validation} to validate on")
+    typer.echo(f"{model.num_classes} classes: {names}")
+    recipe = model.recipe
+    same = (epochs, batch_size) == (recipe.epochs, recipe.batch_size)
+    source = "as the recipe has it" if same else f"the recipe has {recipe.epochs} and {recipe.batch_size}"
+    typer.echo(f"{epochs} epochs in batches of {batch_size} ({source}), learning rate {recipe.learning_rate:g}")
+    if val_data is not None:
+        trained_on = {train_data.sample_name(index) for index in range(len(train_data))}
+        shared = sum(val_data.sample_name(index) in trained_on for index in range(len(val_data)))
+        if shared:
+            message = f"note: {shared} of the {len(val_data)} images to validate on are also trained on; "
+            typer.echo(message + "their figures say little about unseen images", err=True)
+
+
 def _show_history(history, out: Path) -> None:
+    """Show the figures of the first and the last epoch; "–" where one was not measured in that epoch."""
     from rich.table import Table
 
-    metrics = {name: values for name, values in history.items() if len(values)}
+    epochs = max(map(len, history.values()), default=0)
     table = Table("figure", box=None, pad_edge=False)
     table.add_column("first epoch", justify="right")
     table.add_column("last epoch", justify="right")
-    for name, values in metrics.items():
-        table.add_row(name, f"{float(values[0]):.4g}", f"{float(values[-1]):.4g}")
+    for name, values in history.items():
+        padded = [*values, *[None] * (epochs - len(values))]
+        ends = [padded[at] for at in (0, -1)] if padded else []
+        if any(value is not None for value in ends):
+            table.add_row(name, *("–" if value is None else f"{float(value):.4g}" for value in ends))
     output_console().print(table)
-    typer.echo(f"run in {out}", err=True)
+    best = next((out / name for name in ("best.keras", "final.keras") if (out / name).exists()), None)
+    typer.echo(f"run in {out}" + (f"; use it with --model {best}" if best else ""), err=True)

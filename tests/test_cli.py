@@ -2,6 +2,8 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +12,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import zoo
-from kerasvision import cli_inputs, cli_measure, cli_predict, cli_train
+from kerasvision import cli_datasets, cli_inputs, cli_measure, cli_predict, cli_train
 from kerasvision.cli import app
+from kerasvision.data.voc import VOC_CLASSES
+from kerasvision.models.recipe import Recipe
+from kerasvision.ops.resizing import ResizeRule
 from kerasvision.visualize import save_image
 
 SCENE = np.full((60, 80, 3), 90, np.uint8)
@@ -40,7 +45,7 @@ class FakePredictor:
     """Finds one car in every image, or one class on the left and another on the right."""
 
     def __init__(self, model, *, score_threshold=None, freeze=False):
-        self.model, self.score_threshold = model, score_threshold
+        self.model, self.score_threshold, self.resize = model, score_threshold, ResizeRule()
         self.class_names = ("car", "bus")
 
     def read(self, path):
@@ -74,7 +79,9 @@ class FakePredictor:
 @pytest.fixture
 def fake(monkeypatch):
     """Replace the model, the predictor and the question for the task by stand-ins; returns the model."""
-    model = SimpleNamespace(task="detection", num_classes=2, predictors=[])
+    recipe = Recipe(epochs=7, batch_size=3)
+    names = ("car", "bus")
+    model = SimpleNamespace(name="m", task="detection", num_classes=2, class_names=names, recipe=recipe, predictors=[])
 
     def make(*arguments, **options):
         model.predictors.append(FakePredictor(*arguments, **options))
@@ -90,6 +97,41 @@ def fake(monkeypatch):
 @pytest.fixture
 def scene(tmp_path):
     return save_image(SCENE, tmp_path / "in" / "scene.png")
+
+
+def write_voc(folder, boxes, *, lists, masks=()):
+    """Write a VOC folder with images of 40×60: `boxes` maps an image to the classes on it, `lists` a path to images."""
+    for place in ("JPEGImages", "Annotations", "SegmentationClass"):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+    for image, names in boxes.items():
+        save_image(SCENE[:40, :60], folder / f"JPEGImages/{image}.png")
+        box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>30</xmax><ymax>20</ymax></bndbox>"
+        objects = "".join(f"<object><name>{name}</name>{box}</object>" for name in names)
+        (folder / f"Annotations/{image}.xml").write_text(f"<annotation>{objects}</annotation>")
+    for image in masks:
+        mask = np.zeros((40, 60), np.uint8)
+        mask[:20, :30] = 1
+        Image.fromarray(mask).save(folder / f"SegmentationClass/{image}.png")
+    for path, images in lists.items():
+        (folder / "ImageSets" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "ImageSets" / path).write_text("\n".join(images))
+    return folder
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Classes of its own; of the images with boxes only b has a mask, and d has nothing but a mask."""
+    return write_voc(
+        tmp_path / "mine",
+        {"a": ["scooter", "kite"], "b": ["kite"], "c": ["kite"], "d": []},
+        masks="bd",
+        lists={
+            "Main/train.txt": "ab",
+            "Main/val.txt": "c",
+            "Segmentation/train.txt": "bd",
+            "Segmentation/val.txt": "d",
+        },
+    )
 
 
 # -- The program -------------------------------------------------------------------------------------------
@@ -354,7 +396,8 @@ def test_train_passes_on_what_was_asked_and_shows_the_history(fake, training, tm
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--num-classes", "8"], ["--num-classes 8", "has 7 classes"]),
+        (["--num-classes", "7"], ["No such option: --num-classes"]),
+        (["--classes", "auto"], ["--classes auto", "--data streets names its classes itself", "voc:DIR"]),
         (["--resume"], ["--out", "does not exist", "--resume"]),
         (["--split", "trian"], ["--data streets --split trian", "train, validation, test"]),
         (["--val-split", "dev"], ["--data streets --val-split dev"]),
@@ -374,6 +417,34 @@ def test_train_resume_goes_on_if_an_epoch_was_finished(fake, training, tmp_path)
     (tmp_path / "last.safetensors").write_bytes(b"")
     assert run(*arguments, "--resume").exit_code == 0
     assert [call[3]["resume"] for call in training] == [False, True]
+
+
+def test_train_without_lengths_takes_the_recipes_and_says_so(fake, training, tmp_path):
+    arguments = ["train", "--model", "retinanet_resnet10_fpn", "--data", "streets"]
+    result = run(*arguments, "--out", tmp_path / "a")
+    assert "7 epochs in batches of 3 (as the recipe has it)" in result.stdout
+    result = run(*arguments, "--out", tmp_path / "b", "--batch-size", 2)
+    assert "7 epochs in batches of 2 (the recipe has 7 and 3)" in result.stdout
+    assert [(call[3]["epochs"], call[3]["batch_size"]) for call in training] == [(7, 3), (7, 2)]
+
+
+def test_train_of_a_finished_model_says_how(tmp_path):
+    result = run("train", "--model", "best.keras", "--data", "streets", "--out", tmp_path / "run")
+    assert_user_error(result, "--model best.keras", "give its name in the zoo as --model and the file as --weights")
+
+
+def test_train_history_shows_a_dash_for_what_was_not_measured(capsys, tmp_path):
+    history = {"loss": [2.0, 1.0], "val_AP": [None, 0.25], "old": [0.5], "never": [None, None]}
+    cli_train._show_history(history, tmp_path)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:] == [["loss", "2", "1"], ["val_AP", "–", "0.25"], ["old", "0.5", "–"]]
+
+
+def test_train_that_finds_a_fault_in_the_validation_split_names_it(fake, training, voc, tmp_path):
+    (voc / "Annotations/c.xml").write_text("<annotation>")
+    arguments = ["train", "--model", "retinanet_resnet10_fpn", "--data", f"voc:{voc}", "--classes", "auto"]
+    result = run(*arguments, "--out", tmp_path / "run")
+    assert_user_error(result, "--val-split val", "c.xml: line 1: XML is malformed")
 
 
 def test_train_into_a_folder_with_a_run_needs_resume(fake, training, tmp_path):
@@ -398,29 +469,13 @@ def test_evaluate_prints_the_scores_or_json(fake, monkeypatch):
     classes = accuracy.ClassMap(np.array([0]), missing=("bus",))
     scored = accuracy.Accuracy({"AP": 0.5, "AP50": float("nan")}, {"car": 0.5, "bus": None}, 4, classes)
     monkeypatch.setattr(accuracy, "score", lambda *_, **options: scored)
-    arguments = ("evaluate", "--model", "m", "--data", "streets", "--limit", 4)
+    arguments = ("evaluate", "--model", "retinanet_resnet10_fpn", "--data", "streets", "--limit", 4)
     result = run(*arguments)
     assert result.exit_code == 0 and "0.500" in result.stdout
     assert "does not know bus" in result.stderr
     content = json.loads(run(*arguments, "--json").stdout)
     assert content["metrics"] == {"AP": 0.5, "AP50": None}
     assert content["per_class"] == {"car": 0.5, "bus": None} and content["images"] == 4
-
-
-def test_benchmark_writes_the_report_and_prints_a_table(fake, tmp_path, monkeypatch):
-    import benchmarks.run
-    from kerasvision.models import complexity
-
-    monkeypatch.setattr(benchmarks.run, "task_of", lambda model: model.task)
-    monkeypatch.setattr(complexity, "count_parameters", lambda model: 1_500_000)
-    monkeypatch.setattr(complexity, "count_macs", lambda model, size_hw: 2_000_000_000)
-    fake.resize_rule = SimpleNamespace(get_config=lambda: {"mode": "none"})
-    arguments = ("--models", "unet_resnet10", "--data", "streets", "--limit", 3, "--batch-sizes", "1,2")
-    result = run("benchmark", *arguments, "--max-seconds", 5, "--out", tmp_path)
-    assert result.exit_code == 0, result.output
-    assert "unet_resnet10" in result.stdout and "n<100" in result.stdout and "1.50" in result.stdout
-    assert "report.html" in result.stderr
-    assert json.loads((tmp_path / "results.json").read_text())["models"][0]["timing"][1]["batch_size"] == 2
 
 
 @pytest.mark.parametrize(
@@ -430,10 +485,128 @@ def test_benchmark_writes_the_report_and_prints_a_table(fake, tmp_path, monkeypa
         (["--models", ","], ["--models"]),
         (["--models", "gone.keras"], ["--models gone.keras", "no such file"]),
         (["--models", "unet", "--batch-sizes", "1,none"], ["--batch-sizes 1,none", "whole numbers"]),
+        (["--models", "unet", "--classes", "names.txt"], ["--classes names.txt", "names its classes itself"]),
     ],
 )
 def test_benchmark_wrong_arguments_are_user_errors(options, parts):
     assert_user_error(run("benchmark", "--data", "streets", *options), *parts)
+
+
+# -- Data sets ---------------------------------------------------------------------------------------------
+
+
+def test_train_opens_the_images_that_a_model_is_for(fake, training, voc, tmp_path):
+    arguments = ("--data", f"voc:{voc}", "--classes", "auto")
+    assert run("train", "--model", "unet_resnet10", *arguments, "--out", tmp_path / "masks").exit_code == 0
+    fake.task = "segmentation"
+    assert run("train", "--model", "retinanet_resnet10_fpn", *arguments, "--out", tmp_path / "boxes").exit_code == 0
+    (_, masks, masks_val, _), (_, boxes, boxes_val, _) = training
+    assert masks.tasks == {"segmentation"} and boxes.tasks == {"detection"}
+    assert [sample_names(part) for part in (masks, masks_val, boxes, boxes_val)] == ["bd", "d", "ab", "c"]
+    # No image of the validation split has a scooter on it.
+    assert boxes.classes == boxes_val.classes == ("kite", "scooter")
+    assert masks.mask_classes == masks_val.mask_classes == ("background", "kite", "scooter")
+
+
+def sample_names(dataset):
+    return "".join(Path(dataset.sample_name(index)).stem for index in range(len(dataset)))
+
+
+def test_train_on_classes_of_your_own_names_the_option(voc, tmp_path):
+    arguments = ("train", "--model", "retinanet_resnet10_fpn", "--data", f"voc:{voc}", "--out", tmp_path / "run")
+    assert_user_error(run(*arguments), "class 'scooter' is unknown", "--classes auto, or --classes FILE")
+    result = run(*arguments, "--classes", tmp_path / "gone.txt")
+    assert_user_error(result, f"--classes {tmp_path}/gone.txt", "cannot be read", "one a line")
+    (tmp_path / "names.txt").write_text("kite\n")
+    result = run(*arguments, "--classes", tmp_path / "names.txt")
+    assert_user_error(result, "class 'scooter' is unknown", "add it to the file passed as --classes")
+
+
+def test_train_without_the_annotations_of_the_task_says_so(voc, tmp_path):
+    for path in (voc / "SegmentationClass").iterdir():
+        path.unlink()
+    result = run("train", "--model", "unet_resnet10", "--data", f"voc:{voc}", "--out", tmp_path / "run")
+    assert_user_error(result, "has no masks, which segmentation needs")
+
+
+def test_train_on_coco_with_a_missing_mask_names_the_annotation(tmp_path):
+    save_image(SCENE, tmp_path / "train/a.png")
+    note = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 60, "width": 80}],
+        "categories": [{"id": 1, "name": "kite"}],
+        "annotations": [{"id": 5, **note, "segmentation": [[0, 0, 9, 0, 9, 9]]}, {"id": 17, **note}],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    result = run("train", "--model", "unet_resnet10", "--data", f"coco:{tmp_path}", "--out", tmp_path / "run")
+    assert_user_error(result, "1 of 2 annotations have no `segmentation` (17), which segmentation needs")
+    checked = run("data", "check", f"coco:{tmp_path}")
+    assert checked.exit_code == 0 and "(17), so no masks are read" in checked.stdout
+    checked = run("data", "check", f"coco:{tmp_path}", "--task", "segmentation")
+    assert checked.exit_code == 1 and "annotation 17" in checked.stdout
+
+
+def test_train_says_if_it_validates_on_the_images_that_it_trains_on(fake, training, voc, tmp_path):
+    arguments = ("train", "--model", "retinanet_resnet10_fpn", "--data", f"voc:{voc}", "--classes", "auto")
+    result = run(*arguments, "--val-split", "train", "--out", tmp_path / "run")
+    assert "note: 2 of the 2 images to validate on are also trained on" in result.stderr
+
+
+OWN = ("kite", "scooter")
+
+
+@pytest.mark.parametrize(
+    ("task", "model_classes", "folder_classes", "expected"),
+    [
+        ("detection", OWN, "auto", OWN),
+        ("detection", ("scooter", "boat", "kite"), "auto", ("scooter", "boat", "kite")),
+        ("detection", ("kite",), "auto", None),  # scooter is unknown: the reader says what to do
+        ("detection", None, "auto", None),
+        ("detection", OWN, "file", None),  # class_names.txt says it
+        ("segmentation", ("background", *OWN), "auto", OWN),
+        ("segmentation", ("background", "scooter", "kite", "boat"), "auto", ("scooter", "kite", "boat")),
+        ("segmentation", ("road", "kite", "scooter"), "auto", None),  # without background: not made for VOC masks
+        ("segmentation", ("background", "bus", "dog"), "bus dog", ("bus", "dog")),
+        ("segmentation", ("background", *VOC_CLASSES), "bus dog", VOC_CLASSES),
+        ("segmentation", ("background", "kite"), "bus dog", None),
+    ],
+)
+def test_classes_of_a_voc_folder_may_be_those_of_the_model(task, model_classes, folder_classes, expected, tmp_path):
+    names = {"auto": OWN, "file": OWN}.get(folder_classes) or folder_classes.split()
+    folder = write_voc(tmp_path, {"a": names}, lists={})
+    if folder_classes == "file":
+        (folder / "class_names.txt").write_text("kite\nscooter\n")
+    card = cli_datasets.Card(task, model_classes)
+    assert cli_datasets._classes_of_models(f"voc:{folder}", task, [card]) == expected
+
+
+def test_classes_of_masks_that_could_be_counted_in_two_ways_have_to_be_named(tmp_path):
+    folder = write_voc(tmp_path, {"a": ["bus"]}, lists={})
+    card = cli_datasets.Card("segmentation", ("background", "truck", "bus"))
+    with pytest.raises(cli_inputs.UserError, match=r"may mean truck, bus, …, .* or aeroplane, .*--classes FILE"):
+        cli_datasets._classes_of_models(f"voc:{folder}", "segmentation", [card])
+
+
+def test_benchmark_of_both_tasks_opens_the_images_of_each(voc):
+    cards = [cli_datasets.Card("segmentation", None), cli_datasets.Card("detection", None)]
+    opened = cli_datasets.open_for_models(f"voc:{voc}", "train", classes="auto", models=cards)
+    assert {task: sample_names(dataset) for task, dataset in opened.items()} == {
+        "segmentation": "bd",
+        "detection": "ab",
+    }
+    scenes = cli_datasets.open_for_models("streets", "test", classes=None, models=cards)
+    assert scenes["segmentation"] is scenes["detection"]
+
+
+def test_card_of_a_damaged_or_foreign_keras_file_is_a_user_error(tmp_path):
+    for content, part in ((b"PK", "cannot be loaded as a Keras model"), (None, "is a keras:Sequential")):
+        path = tmp_path / "m.keras"
+        path.write_bytes(content or b"")
+        if content is None:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("config.json", '{"module": "keras", "class_name": "Sequential", "config": {}}')
+        result = run("evaluate", "--model", path, "--data", "streets")
+        assert_user_error(result, f"--model {path}", part)
 
 
 # -- data --------------------------------------------------------------------------------------------------
@@ -464,9 +637,24 @@ def test_data_check_lists_problems_and_exits_with_1(monkeypatch):
     result = run("data", "check", "streets", "--split", "validation")
     assert result.exit_code == 1
     assert "a.xml" in result.stdout and "line 3" in result.stdout and "has no area" in result.stdout
-    assert "200 samples, 1 errors, 1 notes" in result.stdout
+    assert "validation split, detection and segmentation: 200 samples, 1 errors, 1 notes" in result.stdout
     listed = json.loads(run("data", "check", "streets", "--no-notes", "--json").stdout)
     assert [problem["file"] for problem in listed] == ["a.xml"]
+
+
+def test_data_of_a_task_shows_and_checks_its_own_images(voc, tmp_path):
+    voc_data, out = f"voc:{voc}", tmp_path / "sheet.png"
+    result = run("data", "show", voc_data, "--classes", "auto", "--task", "segmentation", "--out", out)
+    assert "2 of 2 samples" in result.stdout and "note: " in result.stderr  # that mask values are guessed
+    result = run("data", "check", voc_data, "--classes", "auto")
+    assert "train split, detection: 2 samples, 0 errors" in result.stdout
+    assert "pass --task segmentation for them" in result.stdout
+    (voc / "SegmentationClass/d.png").unlink()
+    result = run("data", "check", voc_data, "--classes", "auto", "--task", "segmentation")
+    assert result.exit_code == 1 and "d.png" in result.stdout and "mask file is missing" in result.stdout
+    result = run("data", "check", voc_data)
+    assert result.exit_code == 1 and "--classes auto, or --classes FILE" in result.stdout
+    assert_user_error(run("data", "check", voc_data, "--task", "depth"), "--task depth", "'detection'")
 
 
 def test_data_check_of_good_data_exits_with_0(monkeypatch):
