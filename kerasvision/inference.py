@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasvision.data.checks import read_image
+from kerasvision.data.checks import read_image, to_rgb
 from kerasvision.models.base import Detector, Segmenter, VisionModel
 from kerasvision.ops.resizing import ResizeRule
 
@@ -188,11 +188,14 @@ class Predictor:
         return self.postprocess(self.network(inputs), inputs, metas)
 
     def read(self, item) -> np.ndarray:
-        """Return one image as an array (H, W, 3), uint8 or float32, 0-255; files are decoded here."""
+        """Return one image as an array (H, W, 3), uint8 or float32, 0-255.
+
+        Files are decoded, and turned as their EXIF orientation says; the pixels of a PIL image are left as they are.
+        """
         if isinstance(item, str | os.PathLike):
-            return read_image(Path(item))
+            return read_image(Path(item), upright=True)
         if hasattr(item, "convert") and hasattr(item, "mode"):  # PIL, which need not be imported for this
-            return np.asarray(item.convert("RGB"))
+            return to_rgb(item)
         image = np.asarray(item)
         if image.ndim == 2:
             image = np.repeat(image[:, :, None], 3, axis=2)  # (H, W, 3)

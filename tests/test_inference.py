@@ -328,6 +328,18 @@ def test_batches_of_mixed_sizes_give_what_each_image_gives_alone(networks):
         assert (alone.mask == together.mask).mean() > 0.999
 
 
+def test_a_photo_that_was_taken_on_its_side_is_turned(tmp_path):
+    from PIL import Image
+
+    picture = Image.fromarray(np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # orientation: to be turned by 90 degrees, clockwise
+    picture.save(tmp_path / "side.png", exif=exif)
+    predictor = Predictor(BrightSegmenter(resize_rule=ResizeRule("none")))
+    np.testing.assert_array_equal(predictor.read(tmp_path / "side.png"), np.rot90(np.asarray(picture), -1))
+    np.testing.assert_array_equal(predictor.read(picture), np.asarray(picture))
+
+
 def test_weights_changed_after_compilation_are_used(networks):
     segmenter = networks[1]
     predictor = Predictor(segmenter)
