@@ -6,8 +6,8 @@ and half precision are computed and returned in float32 (an 800x800 box overflow
 
 The overlap measures (`iou`, `giou`, `diou`, `ciou`, and `pairwise_...` of each) have a stated result for every input:
 a box of negative width or height has no area; where a ratio is 0/0, contains a NaN, or its denominator overflows
-(float32: coordinates beyond about 1e18), that ratio counts as 0. So values are always finite. Unlike torchvision's, they
-have no epsilon in the denominators: normalised boxes get the same values as pixels.
+(float32: coordinates beyond about 1e18), that ratio counts as 0. So values are always finite. They have no epsilon in
+the denominators, unlike torchvision's: normalised boxes get the same values as pixels.
 """
 
 import math
