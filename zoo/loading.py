@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import keras
 
 # Settings that weights do not depend on, and those that `_fill` looks after itself.
-_NEUTRAL = frozenset({"name", "dtype", "recipe", "num_classes", "class_names", "resize_rule", "trainable"})
+_NEUTRAL = frozenset(
+    {"name", "dtype", "recipe", "num_classes", "class_names", "resize_rule", "trainable", "trainable_parts"}
+)
 _log = logging.getLogger("kerasvision.zoo")
 _PTH_ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # .pth.tar is a habit; no tar archive inside
 _READABLE = "*.pth or *.pt (PyTorch), *.safetensors, *.weights.h5, *.keras"

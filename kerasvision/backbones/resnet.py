@@ -14,6 +14,7 @@ from typing import Literal
 import keras
 
 from kerasvision.layers.convolution import ConvolutionBlock
+from kerasvision.layers.trainability import pass_on_frozen, restore_trainable, trainable_config
 
 _INITIALIZER = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
 _EXPANSION = {"basic": 1, "bottleneck": 4}
@@ -66,7 +67,7 @@ class ResNet(keras.Model):
         self._frozen_stages = frozen_stages
         self._layer_dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
 
-        inputs = keras.Input((None, None, 3))
+        inputs = keras.Input((None, None, 3), name="images")
         x = self._convolution(inputs, stem_filters, 7, "stem", strides=2, activation="relu")
         features = [x]
         # After a ReLU, padding with zeros is padding with minus infinity, which is what PyTorch does.
@@ -77,11 +78,13 @@ class ResNet(keras.Model):
                 strides = 2 if stage > 1 and index == 0 else 1
                 x = self._residual_block(x, width, strides, f"stage{stage}_block{index}")
             features.append(x)
-        super().__init__(inputs, features, name=name, dtype=self._layer_dtype, **kwargs)
+        super().__init__(inputs, features, name=name, **kwargs)
+        self.dtype_policy = self._layer_dtype  # Keras's functional models take no dtype
         frozen_parts = ("stem", "stage1", "stage2", "stage3", "stage4")[:frozen_stages]
         for layer in self.layers:
             if layer.name.startswith(frozen_parts):
                 layer.trainable = False
+        pass_on_frozen(self)
 
     def _convolution(self, x, filters, kernel_size, name, *, strides=1, activation=None):
         return ConvolutionBlock(
@@ -112,7 +115,7 @@ class ResNet(keras.Model):
         return keras.layers.ReLU(name=f"{name}_relu", dtype=self._layer_dtype)(x)
 
     def get_config(self):
-        """Return the constructor's arguments."""
+        """Return the constructor's arguments, and which layers are trained."""
         return {
             "block": self._block,
             "depths": self._depths,
@@ -122,14 +125,15 @@ class ResNet(keras.Model):
             "epsilon": self._epsilon,
             "frozen_stages": self._frozen_stages,
             "dtype": keras.dtype_policies.serialize(self._layer_dtype),
-            "trainable": self.trainable,
             "name": self.name,
+            **trainable_config(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Build the network from its constructor's arguments."""
-        return cls(**config)
+        """Build the network from what `get_config` returned."""
+        arguments = {key: value for key, value in config.items() if key not in ("trainable", "trainable_parts")}
+        return restore_trainable(cls(**arguments), config)
 
 
 def resnet10(**options):

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kerasvision.layers.normalization import FrozenBatchNormalization, inference_affine, make_normalization
+from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.ops.bias import add_bias
 
 
@@ -77,6 +78,7 @@ class ConvolutionBlock(keras.layers.Layer):
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer=self.bias_initializer)
         if self.normalization is not None:
             self.normalization.build((*input_shape[:-1], self.filters))
+        pass_on_frozen(self)
 
     def call(self, inputs, training=None):
         """Convolve, normalise and activate `inputs`."""

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kerasvision.layers.convolution import ConvolutionBlock
+from kerasvision.layers.trainability import pass_on_frozen
 
 CoarseLevels = Literal["p6p7_from_p5", "p6p7_from_c5", "pool"] | None
 
@@ -65,6 +66,7 @@ class FeaturePyramid(keras.layers.Layer):
             channels = self.filters if self.coarse_levels == "p6p7_from_p5" else input_shapes[-1][-1]
             self.p6.build((*input_shapes[-1][:-1], channels))
             self.p7.build((*input_shapes[-1][:-1], self.filters))
+        pass_on_frozen(self)
 
     def _convolution(self, kernel_size, name, strides=1):
         return ConvolutionBlock(

@@ -7,6 +7,7 @@ from keras import ops
 
 from kerasvision.layers.convolution import ConvolutionBlock
 from kerasvision.layers.feature_pyramid import double_nearest
+from kerasvision.layers.trainability import pass_on_frozen
 
 
 @keras.saving.register_keras_serializable("kerasvision")
@@ -35,6 +36,7 @@ class UNetDoubleConvolution(keras.layers.Layer):
         """Build both convolutions."""
         self.first.build(input_shape)
         self.second.build((*input_shape[:-1], self.filters))
+        pass_on_frozen(self)
 
     def call(self, inputs, training=None):
         """Convolve twice."""
@@ -91,6 +93,7 @@ class UNetDecoderBlock(keras.layers.Layer):
             channels = self.filters
         skip_channels = 0 if skip_shape is None else skip_shape[-1]
         self.convolutions.build((*inputs_shape[:-1], channels + skip_channels))
+        pass_on_frozen(self)
 
     def call(self, inputs, skip=None, training=None):
         """Step up."""

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from kerasvision.layers.normalization import IMAGENET_MEAN, IMAGENET_STD, ImageNormalization
+from kerasvision.layers.trainability import restore_trainable, trainable_config
 from kerasvision.losses import DiceLoss
 from kerasvision.metrics import CocoAP, SegmentationMetrics
 from kerasvision.models.recipe import Recipe
@@ -66,7 +67,9 @@ class VisionModel(keras.Model):
         if isinstance(recipe, dict):
             recipe = Recipe(**recipe)
         self.recipe = recipe or self.default_recipe
-        self.image_normalization = ImageNormalization(image_mean, image_std, name="image_normalization")
+        self.image_normalization = ImageNormalization(
+            image_mean, image_std, name="image_normalization", dtype=self.dtype_policy
+        )
         self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in self.loss_names}
         self._uses_recipe = False
 
@@ -158,16 +161,18 @@ class VisionModel(keras.Model):
     def get_compile_config(self):
         """Return what `compile_from_config` needs; nothing for a model that was never compiled."""
         config = super().get_compile_config()
-        return {**config, "uses_recipe": self._uses_recipe} if config else config
+        if not config:
+            return config
+        return {**config, "uses_recipe": self._uses_recipe, "optimizer_built": self.optimizer.built}
 
     def compile_from_config(self, config):
-        """Compile as a saved model was compiled, and create the optimizer's variables for its state."""
+        """Compile as a saved model was compiled, and create the optimizer's variables for its state, if it had any."""
         config = dict(config)
-        uses_recipe = config.pop("uses_recipe", False)
+        uses_recipe, has_state = config.pop("uses_recipe", False), config.pop("optimizer_built", True)
         config = keras.saving.deserialize_keras_object(config)
         self.compile(**config)
         self._uses_recipe = uses_recipe
-        if self.optimizer is not None:
+        if has_state:
             self.optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, **kwargs):
@@ -186,7 +191,7 @@ class VisionModel(keras.Model):
         return super().fit(x, y, batch_size=batch_size, epochs=epochs, **kwargs)
 
     def get_config(self):
-        """Return the constructor's arguments."""
+        """Return the constructor's arguments, and which layers are trained."""
         return {
             "num_classes": self.num_classes,
             "class_names": self.class_names,
@@ -196,16 +201,18 @@ class VisionModel(keras.Model):
             "recipe": asdict(self.recipe),
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            **trainable_config(self, without=getattr(self, "backbone", None)),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Build the model from its constructor's arguments."""
-        config = dict(config)
+        """Build the model from what `get_config` returned."""
+        arguments = {key: value for key, value in config.items() if key not in ("trainable", "trainable_parts")}
         for key in ("backbone", "dtype"):
-            if isinstance(config.get(key), dict):
-                config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
-        return cls(**config)
+            if isinstance(arguments.get(key), dict):
+                arguments[key] = keras.saving.deserialize_keras_object(arguments[key], custom_objects)
+        model = cls(**arguments)
+        return restore_trainable(model, config, without=getattr(model, "backbone", None))
 
 
 class Detector(VisionModel):

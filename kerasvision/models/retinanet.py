@@ -22,6 +22,7 @@ from keras import ops
 from kerasvision.backbones.resnet import resnet10, resnet50
 from kerasvision.layers import AnchorGenerator, ConvolutionBlock, FeaturePyramid, NonMaxSuppression
 from kerasvision.layers.feature_pyramid import CoarseLevels
+from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.losses.focal import sigmoid_focal_loss
 from kerasvision.models.base import Detector, split_inputs
 from kerasvision.models.recipe import Recipe
@@ -83,6 +84,7 @@ class DenseHead(keras.layers.Layer):
         for convolution in [*self.hidden, self.output_convolution]:
             convolution.build(input_shape)
             input_shape = convolution.compute_output_shape(input_shape)
+        pass_on_frozen(self)
 
     def call(self, features):
         """Apply the head to one level."""
@@ -172,7 +174,9 @@ class RetinaNet(Detector):
         self.pyramid = FeaturePyramid(
             pyramid_filters, coarse_levels=coarse_levels, name="pyramid", dtype=self.dtype_policy
         )
-        self.anchor_generator = AnchorGenerator(anchor_sizes, aspect_ratios, name="anchor_generator")
+        self.anchor_generator = AnchorGenerator(
+            anchor_sizes, aspect_ratios, name="anchor_generator", dtype=self.dtype_policy
+        )
         head_options = {
             "anchors_per_cell": self.anchor_generator.anchors_per_cell,
             "filters": pyramid_filters,
@@ -186,7 +190,7 @@ class RetinaNet(Detector):
             **head_options,
         )
         self.box_head = DenseHead(4, name="box_head", **head_options)
-        self.suppression = NonMaxSuppression(iou_threshold, max_detections, name="suppression")
+        self.suppression = NonMaxSuppression(iou_threshold, max_detections, name="suppression", dtype=self.dtype_policy)
         self.build()
 
     def build(self, input_shape=None):
@@ -196,6 +200,7 @@ class RetinaNet(Detector):
             self.pyramid.build(features)
             for head in (self.classification_head, self.box_head):
                 head.build((None, None, None, self.pyramid.filters))
+            pass_on_frozen(self)
 
     def call(self, inputs, training=None):
         """Return `logits` and `deltas`: lists, from P3 to P7, of (B, A_l, num_classes) and (B, A_l, 4)."""
@@ -306,27 +311,35 @@ def _at_most(limit, count):
     return min(limit, count) if isinstance(count, int) else ops.minimum(limit, count)
 
 
-def retinanet_resnet50_fpn(num_classes=91, *, normalization="frozen_batch", epsilon=1e-5, frozen_stages=2, **options):
-    """Return torchvision's `retinanet_resnet50_fpn`: 34.0M parameters, 151.5 GMACs at 800x1066.
+def retinanet_resnet50_fpn(
+    num_classes=91, *, normalization="frozen_batch", epsilon=1e-5, frozen_stages=2, dtype=None, **options
+):
+    """Return torchvision's `retinanet_resnet50_fpn`: 34.1M parameters, 151.5 GMACs at 800x800, 206.0 at 800x1066.
 
     Args:
         num_classes: Number of classes; torchvision's weights have 91, of which index 0 and others are unused.
         normalization: Of the backbone; see `ConvolutionBlock`.
         epsilon: Added to the variance; torchvision's COCO weights want 0.
         frozen_stages: Parts of the backbone that stay as they are: the stem and the first stage.
+        dtype: Dtype policy of all layers; default: Keras's global one.
         **options: As in `RetinaNet`.
     """
-    backbone = resnet50(normalization=normalization, epsilon=epsilon, frozen_stages=frozen_stages)
-    options = {"resize_rule": ResizeRule("shortest_side", shortest=800, longest=1333), **options}
-    return RetinaNet(backbone, num_classes, name=options.pop("name", "retinanet_resnet50_fpn"), **options)
+    backbone = resnet50(normalization=normalization, epsilon=epsilon, frozen_stages=frozen_stages, dtype=dtype)
+    options = {
+        "resize_rule": ResizeRule("shortest_side", shortest=800, longest=1333),
+        "name": "retinanet_resnet50_fpn",
+        **options,
+    }
+    return RetinaNet(backbone, num_classes, dtype=dtype, **options)
 
 
-def retinanet_resnet10_fpn(num_classes=80, *, normalization="batch", **options):
+def retinanet_resnet10_fpn(num_classes=80, *, normalization="batch", dtype=None, **options):
     """Return a small RetinaNet that trains on a CPU: a half-width ResNet-10, 64 channels, anchors from 16 pixels.
 
     Args:
         num_classes: Number of classes.
         normalization: Of the backbone; see `ConvolutionBlock`.
+        dtype: Dtype policy of all layers; default: Keras's global one.
         **options: As in `RetinaNet`.
     """
     options = {
@@ -345,4 +358,4 @@ def retinanet_resnet10_fpn(num_classes=80, *, normalization="batch", **options):
         "name": "retinanet_resnet10_fpn",
         **options,
     }
-    return RetinaNet(resnet10(normalization=normalization), num_classes, **options)
+    return RetinaNet(resnet10(normalization=normalization, dtype=dtype), num_classes, dtype=dtype, **options)

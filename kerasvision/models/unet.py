@@ -22,6 +22,7 @@ from keras import ops
 
 from kerasvision.backbones.resnet import resnet10, resnet34, resnet50
 from kerasvision.layers import ConvolutionBlock, UNetDecoderBlock, UNetDoubleConvolution
+from kerasvision.layers.trainability import pass_on_frozen, restore_trainable, trainable_config
 from kerasvision.models.base import Segmenter, split_inputs
 from kerasvision.models.recipe import Recipe
 from kerasvision.ops.resizing import ResizeRule
@@ -36,39 +37,55 @@ class ContractingPath(keras.Model):
         normalization: As in `ConvolutionBlock`; ``None`` as in the paper.
         dropout: Share of activations dropped at the two lowest resolutions, in training ("drop-out layers at the end
             of the contracting path", section 3.1; the authors' released network uses 0.5).
+        dtype: Dtype policy of every layer; default: Keras's global one.
 
     Call: (B, H, W, 3), H and W divisible by 2 to the power of `len(widths) - 1`; returns one (B, H / 2^i, W / 2^i,
     widths[i]) for each i.
     """
 
-    def __init__(self, widths=(64, 128, 256, 512, 1024), *, normalization=None, dropout=0.5, name=None, **kwargs):
+    def __init__(
+        self,
+        widths=(64, 128, 256, 512, 1024),
+        *,
+        normalization=None,
+        dropout=0.5,
+        dtype=None,
+        name="contracting_path",
+        **kwargs,
+    ):
         self._widths = tuple(widths)
         self._normalization = normalization
         self._dropout = dropout
-        inputs = x = keras.Input((None, None, 3))
+        dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        inputs = x = keras.Input((None, None, 3), name="images")
         features = []
         for level, width in enumerate(self._widths):
             if level:
-                x = keras.layers.MaxPooling2D(2, name=f"pool{level}")(x)
-            x = UNetDoubleConvolution(width, normalization=normalization, name=f"level{level}")(x)
+                x = keras.layers.MaxPooling2D(2, name=f"pool{level}", dtype=dtype)(x)
+            x = UNetDoubleConvolution(width, normalization=normalization, name=f"level{level}", dtype=dtype)(x)
             if dropout and level >= len(self._widths) - 2:
-                x = keras.layers.Dropout(dropout, name=f"dropout{level}")(x)
+                x = keras.layers.Dropout(dropout, name=f"dropout{level}", dtype=dtype)(x)
             features.append(x)
-        super().__init__(inputs, features, name=name or "contracting_path", **kwargs)
+        super().__init__(inputs, features, name=name, **kwargs)
+        self.dtype_policy = dtype  # Keras's functional models take none
+        pass_on_frozen(self)
 
     def get_config(self):
-        """Return the constructor's arguments."""
+        """Return the constructor's arguments, and which layers are trained."""
         return {
             "widths": self._widths,
             "normalization": self._normalization,
             "dropout": self._dropout,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
+            **trainable_config(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Build the path from its constructor's arguments."""
-        return cls(**config)
+        """Build the path from what `get_config` returned."""
+        arguments = {key: value for key, value in config.items() if key not in ("trainable", "trainable_parts")}
+        return restore_trainable(cls(**arguments), config)
 
 
 @keras.saving.register_keras_serializable("kerasvision")
@@ -144,6 +161,7 @@ class UNet(Segmenter):
                 block.build(shape, skips.pop() if skips else None)
                 shape = block.compute_output_shape(shape)
             self.head.build(shape)
+            pass_on_frozen(self)
 
     def call(self, inputs, training=None):
         """Return logits (B, H, W, num_classes) of images (B, H, W, 3)."""
@@ -166,7 +184,7 @@ class UNet(Segmenter):
         }
 
 
-def unet(num_classes=2, *, widths=(64, 128, 256, 512, 1024), normalization=None, dropout=0.5, **options):
+def unet(num_classes=2, *, widths=(64, 128, 256, 512, 1024), normalization=None, dropout=0.5, dtype=None, **options):
     """Return the U-Net of the 2015 paper: 31.0M parameters.
 
     Args:
@@ -174,11 +192,12 @@ def unet(num_classes=2, *, widths=(64, 128, 256, 512, 1024), normalization=None,
         widths: Channels at each resolution, from the image's own down to the bottom.
         normalization: As in `ConvolutionBlock`; ``None`` as in the paper, ``"batch"`` trains faster.
         dropout: See `ContractingPath`.
+        dtype: Dtype policy of all layers; default: Keras's global one.
         **options: As in `UNet`.
     """
-    backbone = ContractingPath(widths, normalization=normalization, dropout=dropout)
+    backbone = ContractingPath(widths, normalization=normalization, dropout=dropout, dtype=dtype)
     options = {"decoder_filters": tuple(widths[-2::-1]), "name": "unet", **options}
-    return UNet(backbone, num_classes, normalization=normalization, **options)
+    return UNet(backbone, num_classes, normalization=normalization, dtype=dtype, **options)
 
 
 def _unet_with_backbone(backbone, num_classes, **options):
@@ -193,37 +212,38 @@ def _unet_with_backbone(backbone, num_classes, **options):
     return UNet(backbone, num_classes, **options)
 
 
-def unet_resnet34(num_classes=21, *, frozen_stages=0, **options):
+def unet_resnet34(num_classes=21, *, frozen_stages=0, dtype=None, **options):
     """Return a U-Net whose contracting path is ResNet-34: 24.4M parameters.
 
     Args:
         num_classes: Number of classes, the background included where there is one.
         frozen_stages: Parts of the backbone that stay as they are; see `ResNet`.
+        dtype: Dtype policy of all layers; default: Keras's global one.
         **options: As in `UNet`.
     """
-    return _unet_with_backbone(
-        resnet34(frozen_stages=frozen_stages), num_classes, **{"name": "unet_resnet34", **options}
-    )
+    backbone = resnet34(frozen_stages=frozen_stages, dtype=dtype)
+    return _unet_with_backbone(backbone, num_classes, **{"name": "unet_resnet34", "dtype": dtype, **options})
 
 
-def unet_resnet50(num_classes=21, *, frozen_stages=0, **options):
+def unet_resnet50(num_classes=21, *, frozen_stages=0, dtype=None, **options):
     """Return a U-Net whose contracting path is ResNet-50: 32.5M parameters.
 
     Args:
         num_classes: Number of classes, the background included where there is one.
         frozen_stages: Parts of the backbone that stay as they are; see `ResNet`.
+        dtype: Dtype policy of all layers; default: Keras's global one.
         **options: As in `UNet`.
     """
-    return _unet_with_backbone(
-        resnet50(frozen_stages=frozen_stages), num_classes, **{"name": "unet_resnet50", **options}
-    )
+    backbone = resnet50(frozen_stages=frozen_stages, dtype=dtype)
+    return _unet_with_backbone(backbone, num_classes, **{"name": "unet_resnet50", "dtype": dtype, **options})
 
 
-def unet_resnet10(num_classes=21, **options):
+def unet_resnet10(num_classes=21, *, dtype=None, **options):
     """Return a small U-Net that trains on a CPU: a half-width ResNet-10 and a narrow expanding path.
 
     Args:
         num_classes: Number of classes, the background included where there is one.
+        dtype: Dtype policy of all layers; default: Keras's global one.
         **options: As in `UNet`.
     """
     options = {
@@ -240,4 +260,4 @@ def unet_resnet10(num_classes=21, **options):
         "name": "unet_resnet10",
         **options,
     }
-    return _unet_with_backbone(resnet10(), num_classes, **options)
+    return _unet_with_backbone(resnet10(dtype=dtype), num_classes, dtype=dtype, **options)

@@ -66,6 +66,31 @@ def _arguments(cls):
     return {name: default for name, default in found.items() if name not in ("self", "backbone")}
 
 
+def _settings(model):
+    """Return {path: (dtype policy, trainable)} of a model and of all layers that it holds."""
+    found = {"": (model.dtype_policy.name, model.trainable)}
+
+    def visit(layer, path):
+        for child in layer._flatten_layers(include_self=False, recursive=False):
+            found[f"{path}/{child.name}"] = (child.dtype_policy.name, child.trainable)
+            visit(child, f"{path}/{child.name}")
+
+    visit(model, "")
+    return found
+
+
+def _trained(model):
+    """Return which of the model's weights are trained."""
+    return [bool(weight.trainable) for weight in model.weights]
+
+
+def _copies(model, folder):
+    """Return the model after a round trip through its configuration as JSON, and through a file."""
+    config = json.loads(json.dumps(model.get_config()))
+    model.save(folder / "model.keras")
+    return type(model).from_config(config), keras.saving.load_model(folder / "model.keras")
+
+
 def _plain(value):
     """Return what JSON makes of a value: lists for tuples, dicts for dataclasses."""
     return json.loads(json.dumps(value, default=vars))
@@ -100,19 +125,111 @@ def test_config_of_every_argument_comes_back(architecture, tmp_path):
         assert other.recipe == VALUES["recipe"]
         assert other.resize_rule == VALUES["resize_rule"]
         assert other.class_names == VALUES["class_names"]
-        assert len(other.trainable_variables) == len(model.trainable_variables)
+        assert _settings(other) == _settings(model)
+        assert _trained(other) == _trained(model)
         outputs = other(image)
         for mine, theirs in zip(keras.tree.flatten(outputs), keras.tree.flatten(expected), strict=True):
             np.testing.assert_array_equal(*(ops.convert_to_numpy(ops.cast(t, "float32")) for t in (mine, theirs)))
 
 
+# What somebody may freeze: everything, the backbone, all of the backbone but its last layers, parts of what follows.
+def _freeze_model(model):
+    model.trainable = False
+
+
+def _freeze_backbone(model):
+    model.backbone.trainable = False
+
+
+def _freeze_backbone_but_its_end(model):
+    model.backbone.trainable = False
+    for layer in model.backbone.layers[-3:]:
+        layer.trainable = True
+
+
+def _freeze_layer_by_layer(model):
+    for layer in model.backbone.layers:
+        layer.trainable = False
+
+
+def _freeze_a_part(model):
+    part = model.pyramid.laterals[0] if hasattr(model, "pyramid") else model.decoder[0].convolutions.first
+    part.trainable = False
+
+
+def _unfreeze_all(model):
+    model.trainable = True
+
+
+FREEZES = [
+    _freeze_model, _freeze_backbone, _freeze_backbone_but_its_end, _freeze_layer_by_layer, _freeze_a_part,
+    _unfreeze_all,
+]  # fmt: skip
+# Small forms of the models that there is one of each kind of backbone and decoder.
+SMALLEST = {
+    "retinanet_resnet10_fpn": {"pyramid_filters": 4, "head_convolutions": 1},
+    "unet": {"widths": (4, 8, 16)},
+    "unet_resnet10": {"decoder_filters": (4, 4, 4, 4, 4)},
+}
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("freeze", FREEZES)
+def test_config_keeps_policies_and_what_is_frozen_of_all_layers(name, freeze, tmp_path):
+    model = zoo.get(name, weights=None, num_classes=2, dtype="mixed_bfloat16", **SMALLEST[name])
+    freeze(model)
+    settings = _settings(model)
+    assert {policy for policy, _ in settings.values()} <= {"mixed_bfloat16", "float32"}
+    for copy in _copies(model, tmp_path):
+        assert _settings(copy) == settings
+        assert _trained(copy) == _trained(model)
+        assert copy.get_config() == model.get_config()
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_get_with_a_dtype_gives_it_to_every_layer(name):
+    model = zoo.get(name, weights=None, dtype="mixed_bfloat16", **SMALLEST.get(name, {}))
+    others = {path: policy for path, (policy, _) in _settings(model).items() if policy != "mixed_bfloat16"}
+    assert set(others) == {f"/{model.backbone.name}/images"}  # Keras's InputLayer, which has nothing to compute
+
+
+def test_frozen_backbone_of_a_unet_by_count(tmp_path):
+    model = zoo.get("unet_resnet10", weights=None)
+    assert len(model.trainable_variables) == 68
+    model.backbone.trainable = False
+    # Five decoder steps of two convolutions with kernel, gamma and beta, and the head's kernel and bias.
+    assert len(model.trainable_variables) == 5 * 2 * 3 + 2
+    for copy in _copies(model, tmp_path):
+        assert len(copy.trainable_variables) == 32
+
+
+def test_configuration_of_an_older_version_loads():
+    config = ResNet(**BACKBONE).get_config()
+    del config["trainable_parts"]
+    network = ResNet.from_config(config)
+    assert _trained(network) == _trained(ResNet(**BACKBONE))
+    assert not any(_trained(ResNet.from_config({**config, "trainable": False})))
+
+
+def test_trainable_parts_that_are_not_there_are_named():
+    config = ResNet(**BACKBONE).get_config()
+    config["trainable_parts"]["stage9_block0"] = False
+    with pytest.warns(UserWarning, match="`trainable_parts` of other_resnet names stage9_block0, which it does not"):
+        ResNet.from_config(config)
+
+
 def test_contracting_path_config_comes_back():
-    values = {"widths": (4, 8, 16), "normalization": "batch", "dropout": 0.25, "name": "left"}
+    values = {
+        "widths": (4, 8, 16), "normalization": "batch", "dropout": 0.25, "dtype": "mixed_bfloat16", "name": "left",
+    }  # fmt: skip
     assert set(_arguments(ContractingPath)) == set(values)
     path = ContractingPath(**values)
-    assert {name: path.get_config()[name] for name in values} == values
-    copy = ContractingPath.from_config(json.loads(json.dumps(path.get_config())))
-    assert _plain(copy.get_config()) == _plain(values)
+    config = path.get_config()
+    assert config["dtype"]["config"]["name"] == "mixed_bfloat16"
+    assert {name: config[name] for name in values} == {**values, "dtype": config["dtype"]}
+    copy = ContractingPath.from_config(json.loads(json.dumps(config)))
+    assert _plain(copy.get_config()) == _plain(config)
+    assert _settings(copy) == _settings(path)
     assert [output.shape for output in copy.outputs] == [output.shape for output in path.outputs]
 
 

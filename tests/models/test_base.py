@@ -172,6 +172,14 @@ def test_saved_while_compiled_goes_on_training_alike(segmenter, tmp_path):
         )
 
 
+def test_saved_after_compile_but_before_training_loads(segmenter, tmp_path):
+    segmenter.compile()
+    segmenter.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")  # Keras warns of an optimizer that does not fit
+    assert loaded.compiled
+    assert int(loaded.optimizer.iterations) == 0
+
+
 def test_frozen_stages_are_not_trained():
     from kerasvision.models.unet import unet_resnet34
 
