@@ -1,7 +1,38 @@
-"""Focal loss for dense classification."""
+"""Focal loss for dense classification: of independent binary classes (sigmoid) or of exclusive ones (softmax)."""
 
 import keras
 from keras import ops
+
+from kerasvision.losses.cross_entropy import cross_entropy
+from kerasvision.losses.inputs import (
+    WideLoss,
+    as_tuple,
+    check_not_negative,
+    counting,
+    logits_of,
+    one_hot,
+    power,
+    split_labels,
+    weights_of,
+    widen,
+)
+
+
+def binary_cross_entropy(targets, logits):
+    """Return -t log s(x) - (1 - t) log(1 - s(x)) element by element, s being the sigmoid.
+
+    Args:
+        targets: (...) in [0, 1].
+        logits: (...), before the sigmoid.
+
+    Returns:
+        (...) non-negative, finite for every finite logit; the same as torch's binary_cross_entropy_with_logits.
+    """
+    targets, logits = widen(targets), widen(logits)
+    # log(1 + exp(-|x|)) + max(x, 0) - x t: the cross-entropy that overflows for no logit. Written with `where`,
+    # because TensorFlow's |x| and max(x, 0) have slopes of 0 and 1 at x = 0, and the sum would be wrong by 1/2.
+    positive = logits >= 0
+    return ops.softplus(ops.where(positive, -logits, logits)) + ops.where(positive, logits, 0) - logits * targets
 
 
 def sigmoid_focal_loss(targets, logits, *, alpha=0.25, gamma=2.0):
@@ -14,39 +45,61 @@ def sigmoid_focal_loss(targets, logits, *, alpha=0.25, gamma=2.0):
         gamma: How strongly well-classified elements are played down; 0 gives cross-entropy.
 
     Returns:
-        (...) non-negative, finite for every finite logit.
+        (...) non-negative float32 or float64, finite for every finite logit; NaN where an input is NaN.
 
     Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002, equation 5; torchvision.ops.sigmoid_focal_loss.
     """
-    probabilities = ops.sigmoid(logits)
-    # log(1 + exp(-|x|)) + max(x, 0) - x t: the cross-entropy that overflows for no logit. Written with `where`,
-    # because TensorFlow's |x| and max(x, 0) have slopes of 0 and 1 at x = 0, and the sum would be wrong by 1/2.
-    positive = logits >= 0
-    cross_entropy = (
-        ops.softplus(ops.where(positive, -logits, logits)) + ops.where(positive, logits, 0) - logits * targets
-    )
-    miss = probabilities + targets - 2 * probabilities * targets  # 1 - p_t
-    loss = cross_entropy
-    if gamma == 2:
-        loss = loss * ops.square(miss)
-    elif gamma != 0:
-        # A certain and right answer misses by 0, where the slope of miss^gamma is infinite for gamma under 1.
-        loss = loss * ops.power(ops.maximum(miss, 1e-12), gamma)
+    targets, logits = widen(targets), widen(logits)
+    loss = binary_cross_entropy(targets, logits)
+    if gamma != 0:
+        probabilities = ops.sigmoid(logits)
+        loss = loss * power(probabilities + targets - 2 * probabilities * targets, gamma)  # (1 - p_t)^gamma
     if alpha >= 0:
         loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
     return loss
 
 
+def softmax_focal_loss(labels, logits, *, alpha=None, gamma=2.0, ignore_class: int | None = None):
+    """Return the focal loss of exclusive classes: -alpha_t (1 - p_t)^gamma log p_t, p_t being the true class's share.
+
+    Args:
+        labels: (...) class indices.
+        logits: (..., C), before the softmax.
+        alpha: Weight of every element, or a tuple of one weight for each class; ``None`` for no weighting.
+        gamma: How strongly well-classified elements are played down; 0 gives cross-entropy.
+        ignore_class: Label of elements whose loss is 0; ``None`` if there is none.
+
+    Returns:
+        (...) non-negative float32 or float64, finite for every finite logit. NaN for a label out of range.
+
+    Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002, section 3, with softmax in place of sigmoid.
+    """
+    loss = cross_entropy(labels, logits, ignore_class=ignore_class)
+    loss = loss * power(-ops.expm1(-loss), gamma)
+    if alpha is None:
+        return loss
+    if isinstance(alpha, int | float):
+        return alpha * loss
+    labels, _ = split_labels(labels, logits, ignore_class)
+    labels = ops.clip(labels, 0, len(alpha) - 1)  # of ignored ones, whose loss is 0
+    return ops.take(weights_of("alpha", alpha, logits.shape[-1]), labels, axis=0) * loss
+
+
 @keras.saving.register_keras_serializable("kerasvision")
-class SigmoidFocalLoss(keras.losses.Loss):
+class SigmoidFocalLoss(WideLoss):
     """`sigmoid_focal_loss` as a Keras loss, summed over the last axis (the classes).
 
     Args:
         alpha: Weight of positives; negative for no weighting.
         gamma: Focusing exponent.
         from_logits: Whether predictions are logits; otherwise probabilities.
+        ignore_class: Label, or value in the targets, that does not count; ``None`` if there is none. Means are taken
+            over positions of which any class counts.
         reduction: As in `keras.losses.Loss`.
         name: The loss's name.
+
+    Call: targets (..., C) in [0, 1], or class indices (...), of which those outside 0..C - 1 mean no class at all,
+    and predictions (..., C); gives (...) losses before reduction.
     """
 
     def __init__(
@@ -55,22 +108,32 @@ class SigmoidFocalLoss(keras.losses.Loss):
         gamma=2.0,
         *,
         from_logits=True,
+        ignore_class=None,
         reduction="sum_over_batch_size",
         name="focal",
         **kwargs,
     ):
         super().__init__(reduction=reduction, name=name, **kwargs)
+        check_not_negative(gamma=gamma)
         self.alpha = alpha
         self.gamma = gamma
         self.from_logits = from_logits
+        self.ignore_class = ignore_class
 
     def call(self, y_true, y_pred):
-        """Return (...) losses of (..., C) targets and predictions."""
-        if not self.from_logits:
-            y_pred = ops.clip(y_pred, 1e-7, 1 - 1e-7)
-            y_pred = ops.log(y_pred) - ops.log(1 - y_pred)
-        y_true = ops.cast(y_true, y_pred.dtype)
-        return ops.sum(sigmoid_focal_loss(y_true, y_pred, alpha=self.alpha, gamma=self.gamma), axis=-1)
+        """Return (...) losses."""
+        logits = widen(y_pred) if self.from_logits else logits_of(y_pred)
+        if len(y_true.shape) == len(logits.shape):
+            counted = None if self.ignore_class is None else y_true != self.ignore_class  # (..., C)
+            targets = ops.cast(y_true, logits.dtype)
+        else:
+            labels, counted = split_labels(y_true, logits, self.ignore_class)
+            targets = one_hot(labels, logits.shape[-1], logits.dtype)
+            counted = None if self.ignore_class is None else ops.expand_dims(counted, -1)  # (..., 1)
+        if counted is None:
+            return ops.sum(sigmoid_focal_loss(targets, logits, alpha=self.alpha, gamma=self.gamma), axis=-1)
+        loss = sigmoid_focal_loss(ops.where(counted, targets, 0), logits, alpha=self.alpha, gamma=self.gamma)
+        return counting(ops.sum(ops.where(counted, loss, 0), axis=-1), ops.any(counted, axis=-1))
 
     def get_config(self):
         """Return the constructor's arguments."""
@@ -79,4 +142,57 @@ class SigmoidFocalLoss(keras.losses.Loss):
             "alpha": self.alpha,
             "gamma": self.gamma,
             "from_logits": self.from_logits,
+            "ignore_class": self.ignore_class,
+        }
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class SoftmaxFocalLoss(WideLoss):
+    """`softmax_focal_loss` as a Keras loss.
+
+    Args:
+        alpha: Weight of every element, or a sequence of one weight for each class; ``None`` for no weighting.
+        gamma: Focusing exponent.
+        from_logits: Whether predictions are logits; otherwise probabilities.
+        ignore_class: Label of elements that do not count, in means neither; ``None`` if there is none.
+        reduction: As in `keras.losses.Loss`.
+        name: The loss's name.
+
+    Call: class indices (...) or (..., 1) and predictions (..., C); gives (...) losses before reduction.
+    """
+
+    def __init__(
+        self,
+        alpha=None,
+        gamma=2.0,
+        *,
+        from_logits=True,
+        ignore_class=255,
+        reduction="sum_over_batch_size",
+        name="softmax_focal",
+        **kwargs,
+    ):
+        super().__init__(reduction=reduction, name=name, **kwargs)
+        check_not_negative(gamma=gamma)
+        self.alpha = alpha if alpha is None or isinstance(alpha, int | float) else as_tuple("alpha", alpha)
+        self.gamma = gamma
+        self.from_logits = from_logits
+        self.ignore_class = ignore_class
+
+    def call(self, y_true, y_pred):
+        """Return (...) losses."""
+        logits = widen(y_pred) if self.from_logits else ops.log(ops.clip(widen(y_pred), 1e-7, 1))
+        loss = softmax_focal_loss(y_true, logits, alpha=self.alpha, gamma=self.gamma, ignore_class=self.ignore_class)
+        if self.ignore_class is None:
+            return loss
+        return counting(loss, split_labels(y_true, logits, self.ignore_class)[1])
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "alpha": self.alpha,
+            "gamma": self.gamma,
+            "from_logits": self.from_logits,
+            "ignore_class": self.ignore_class,
         }

@@ -1,0 +1,67 @@
+"""Losses by name, for `compile(loss="dice")` and the command line."""
+
+import keras
+
+from kerasvision.losses.boundary import BoundaryCrossEntropyLoss
+from kerasvision.losses.box import BalancedL1Loss, CIoULoss, DIoULoss, GIoULoss, HuberLoss, IoULoss, SmoothL1Loss
+from kerasvision.losses.cross_entropy import CrossEntropyLoss, OHEMCrossEntropyLoss
+from kerasvision.losses.focal import SigmoidFocalLoss, SoftmaxFocalLoss
+from kerasvision.losses.focal_quality import DistributionFocalLoss, QualityFocalLoss, VarifocalLoss
+from kerasvision.losses.lovasz import LovaszHingeLoss, LovaszSoftmaxLoss
+from kerasvision.losses.region import DiceLoss, FocalTverskyLoss, JaccardLoss, TverskyLoss
+from kerasvision.naming import close_matches
+
+# Each under the name that it has in logs by default.
+BY_NAME: dict[str, type[keras.losses.Loss]] = {
+    "balanced_l1": BalancedL1Loss,
+    "boundary_cross_entropy": BoundaryCrossEntropyLoss,
+    "ciou": CIoULoss,
+    "cross_entropy": CrossEntropyLoss,
+    "dice": DiceLoss,
+    "diou": DIoULoss,
+    "distribution_focal": DistributionFocalLoss,
+    "focal": SigmoidFocalLoss,
+    "focal_tversky": FocalTverskyLoss,
+    "giou": GIoULoss,
+    "huber": HuberLoss,
+    "iou": IoULoss,
+    "jaccard": JaccardLoss,
+    "lovasz_hinge": LovaszHingeLoss,
+    "lovasz_softmax": LovaszSoftmaxLoss,
+    "ohem_cross_entropy": OHEMCrossEntropyLoss,
+    "quality_focal": QualityFocalLoss,
+    "smooth_l1": SmoothL1Loss,
+    "softmax_focal": SoftmaxFocalLoss,
+    "tversky": TverskyLoss,
+    "varifocal": VarifocalLoss,
+}
+
+
+def get(identifier, **options):
+    """Return the loss of a name.
+
+    Args:
+        identifier: One of `BY_NAME`, or whatever `keras.losses.get` takes: a name of Keras's own, a configuration, a
+            function, a loss or ``None``. A name that both have, such as "dice" or "huber", means ours.
+        **options: Arguments of the loss, if `identifier` is one of `BY_NAME`.
+
+    Raises:
+        ValueError: If neither knows the name, or if options come with something else than a name of ours.
+
+    Example:
+    >>> get("dice", mode="binary").mode
+    'binary'
+    """
+    if isinstance(identifier, str) and identifier in BY_NAME:
+        return BY_NAME[identifier](**options)
+    if options:
+        raise ValueError(
+            f"`identifier` is {identifier!r}, which takes no options here, but {', '.join(options)} came; give a loss "
+            "that has them already"
+        )
+    try:
+        return keras.losses.get(identifier)
+    except ValueError:
+        if not isinstance(identifier, str):
+            raise
+    raise ValueError(f"`identifier` {identifier!r} is no loss's name; {close_matches(identifier, BY_NAME)}")

@@ -1,0 +1,120 @@
+"""What the losses share: precision, labels, and pixels that do not count."""
+
+import keras
+from keras import ops
+from keras.src.backend import set_keras_mask
+
+
+class WideLoss(keras.losses.Loss):
+    """A Keras loss that computes in float32 where it is asked for half precision.
+
+    Sums over the pixels of a batch leave the range of float16 (65504) and the precision of bfloat16 (8 bits).
+    """
+
+    def __init__(self, *, reduction="sum_over_batch_size", name=None, dtype=None):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        if self.dtype in ("float16", "bfloat16"):
+            super().__init__(reduction=reduction, name=name, dtype="float32")
+
+
+def widen(values):
+    """Return a tensor as float32, or as it is if it is float32 or float64."""
+    values = ops.convert_to_tensor(values)
+    return (
+        values
+        if keras.backend.standardize_dtype(values.dtype) in ("float32", "float64")
+        else ops.cast(values, "float32")
+    )
+
+
+def split_labels(y_true, y_pred, ignore_class):
+    """Return integer labels and which of them count.
+
+    Args:
+        y_true: (...) or (..., 1) class indices of any dtype.
+        y_pred: (..., C).
+        ignore_class: Label that does not count; ``None`` if there is none.
+
+    Returns:
+        (...) int32 labels and (...) bool.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    rank = len(y_pred.shape)
+    if len(y_true.shape) == rank and y_true.shape[-1] == 1:
+        y_true = ops.squeeze(y_true, -1)
+    if len(y_true.shape) != rank - 1:
+        raise ValueError(
+            f"`y_true` has shape {tuple(y_true.shape)}, but predictions of shape {tuple(y_pred.shape)} need class "
+            f"indices of {rank - 1} axes; turn one-hot targets into indices with argmax(axis=-1)"
+        )
+    labels = ops.cast(y_true, "int32")
+    if ignore_class is None:
+        return labels, ops.ones_like(labels, dtype="bool")
+    return labels, labels != ignore_class
+
+
+def one_hot(labels, classes, dtype):
+    """Return (...) integer labels as (..., C), all zeros for labels out of range, for which keras.ops has no rule."""
+    return ops.cast(ops.expand_dims(labels, -1) == ops.arange(classes, dtype=labels.dtype), dtype)
+
+
+def counting(losses, counted):
+    """Return `losses`, 0 where `counted` is false, such that Keras's means are taken over the rest alone.
+
+    This is what `keras.losses.SparseCategoricalCrossentropy(ignore_class=...)` does; there is no public name for it.
+    """
+    losses = ops.where(counted, losses, ops.zeros_like(losses))
+    set_keras_mask(losses, counted)
+    return losses
+
+
+def logits_of(probabilities):
+    """Return the logits of probabilities, of which 0 and 1 count as 1e-7 and 1 - 1e-7 as in Keras."""
+    probabilities = ops.clip(widen(probabilities), 1e-7, 1 - 1e-7)
+    return ops.log(probabilities) - ops.log(1 - probabilities)
+
+
+def power(base, exponent):
+    """Return a base in [0, 1] to a constant exponent of at least 0, with a finite slope everywhere."""
+    if exponent == 0:
+        return ops.ones_like(base)
+    if exponent == 1:
+        return base
+    if exponent == 2:
+        return ops.square(base)
+    # At 0 the slope of x^e is infinite for e under 1.
+    return ops.power(ops.maximum(base, 1e-12), exponent)
+
+
+def check_not_negative(**arguments):
+    """Raise ValueError for an argument that is negative or no number."""
+    for name, value in arguments.items():
+        if not value >= 0:
+            raise ValueError(f"`{name}` is {value!r}, but must be a number of at least 0")
+
+
+def check_choice(name, value, choices):
+    """Raise ValueError for a value that is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"`{name}` is {value!r}, but must be one of {', '.join(map(repr, choices))}")
+
+
+def as_tuple(name, values, *, per="class"):
+    """Return a sequence of numbers as a tuple of floats, or ``None``; raise ValueError for negative ones."""
+    if values is None:
+        return None
+    values = tuple(float(value) for value in values)
+    if not values or not all(value >= 0 for value in values):
+        raise ValueError(f"`{name}` is {values!r}, but must be one number of at least 0 for each {per}")
+    return values
+
+
+def weights_of(name, values, classes):
+    """Return a tuple of class weights as a tensor (C,); raise ValueError if predictions have another C."""
+    if classes is not None and len(values) != classes:
+        raise ValueError(
+            f"`{name}` has {len(values)} values, but predictions have {classes} classes; give one for each"
+        )
+    return ops.convert_to_tensor(values, "float32")

@@ -1,0 +1,163 @@
+"""Lovász losses: the convex surrogate of the IoU that ranks pixels by their errors."""
+
+import math
+
+import keras
+from keras import ops
+
+from kerasvision.losses.inputs import WideLoss, split_labels, widen
+
+
+def lovasz_weights(errors, true, counted):
+    """Return by how much each pixel's error raises the Jaccard loss, pixels being added by falling error.
+
+    Args:
+        errors: (R, P) errors, each row a region of its own.
+        true: (R, P) bool: the pixels of the true region.
+        counted: (R, P) bool: the pixels that count.
+
+    Returns:
+        (R, P) float32 in [0, 1], 0 for pixels that do not count; the gradient of the Lovász extension of the Jaccard
+        loss. No gradient flows through it.
+
+    Source: Berman et al. 2018, https://arxiv.org/abs/1705.08790, algorithm 1. Written with the differences worked
+    out, which in float32 keeps the digits that subtracting one IoU from the next loses on large masks.
+    """
+    rows, pixels = ops.shape(errors)
+    true = ops.logical_and(true, counted)
+    # Errors under 0 belong to pixels right by more than the margin, whose loss is 0: it is no matter that they come
+    # after the pixels that do not count.
+    order = ops.argsort(-ops.where(counted, ops.stop_gradient(errors), -1), axis=-1)
+    order = ops.cast(order, "int32") + pixels * ops.expand_dims(ops.arange(rows, dtype="int32"), 1)
+    order = ops.reshape(order, (-1,))  # (R P,) into the flat errors
+    hits = ops.reshape(ops.take(ops.cast(ops.reshape(true, (-1,)), "int32"), order), (rows, pixels))  # sorted
+    size = ops.sum(hits, axis=-1, keepdims=True)  # (R, 1)
+    left = ops.cast(size - ops.cumsum(hits, axis=-1), "float32")  # true pixels not yet wrong: the intersection
+    union = ops.cast(size + ops.cumsum(1 - hits, axis=-1), "float32")
+    # A true pixel takes 1 from the intersection I, a false one adds 1 to the union U:
+    # (I + 1) / U - I / U = 1 / U and I / (U - 1) - I / U = I / (U (U - 1)).
+    weights = ops.where(hits > 0, 1 / ops.maximum(union, 1), left / ops.maximum(union * (union - 1), 1))
+    # Without any true pixel the first false one makes the loss 1.
+    first = ops.cast(ops.logical_and(size == 0, ops.expand_dims(ops.arange(pixels) == 0, 0)), "float32")
+    weights = ops.where(size == 0, first, weights)
+    weights = ops.scatter(ops.expand_dims(order, -1), ops.reshape(weights, (-1,)), (rows * pixels,))
+    return ops.stop_gradient(ops.where(counted, ops.reshape(weights, (rows, pixels)), 0))
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class LovaszSoftmaxLoss(WideLoss):
+    """Lovász extension of one minus the IoU, averaged over the classes present.
+
+    Args:
+        from_logits: Whether predictions are logits; otherwise probabilities.
+        ignore_class: Label of pixels that do not count; ``None`` if there is none.
+        per_image: Whether each image has a loss of its own; otherwise IoUs are those of the whole batch.
+        reduction: As in `keras.losses.Loss`.
+        name: The loss's name.
+
+    Call: masks (B, ...) or (B, ..., 1), whose labels out of range are of no class, and predictions (B, ..., C). Gives
+    losses (B,) before reduction where `per_image`, otherwise (1,), which sample weights scale by their mean; 0 where
+    nothing counts. It sorts every class's pixels, which makes it slow on large batches.
+
+    Source: Berman et al. 2018, https://arxiv.org/abs/1705.08790, equation 11.
+    """
+
+    def __init__(
+        self,
+        *,
+        from_logits=True,
+        ignore_class=255,
+        per_image=False,
+        reduction="sum_over_batch_size",
+        name="lovasz_softmax",
+        **kwargs,
+    ):
+        super().__init__(reduction=reduction, name=name, **kwargs)
+        self.from_logits = from_logits
+        self.ignore_class = ignore_class
+        self.per_image = per_image
+
+    def call(self, y_true, y_pred):
+        """Return (B,) or (1,) losses."""
+        y_pred = widen(y_pred)
+        probabilities = ops.softmax(y_pred, axis=-1) if self.from_logits else y_pred
+        labels, counted = split_labels(y_true, y_pred, self.ignore_class)
+        classes = y_pred.shape[-1]
+        images, pixels = _images_and_pixels(labels, self.per_image)
+        rows = images * classes
+        probabilities = ops.transpose(ops.reshape(probabilities, (images, pixels, classes)), (0, 2, 1))
+        probabilities = ops.reshape(probabilities, (rows, pixels))
+        labels = ops.reshape(labels, (images, 1, pixels))
+        true = labels == ops.reshape(ops.arange(classes, dtype="int32"), (1, classes, 1))
+        true = ops.reshape(true, (rows, pixels))
+        counted = ops.reshape(counted, (images, 1, pixels))
+        counted = ops.reshape(ops.broadcast_to(counted, (images, classes, pixels)), (rows, pixels))
+        errors = ops.where(counted, ops.where(true, 1 - probabilities, probabilities), 0)
+        losses = ops.sum(errors * ops.cast(lovasz_weights(errors, true, counted), errors.dtype), axis=-1)
+        present = ops.any(ops.logical_and(true, counted), axis=-1)
+        present = ops.reshape(ops.cast(present, losses.dtype), (images, classes))
+        return ops.sum(ops.reshape(losses, (images, classes)) * present, -1) / ops.maximum(ops.sum(present, -1), 1)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "from_logits": self.from_logits,
+            "ignore_class": self.ignore_class,
+            "per_image": self.per_image,
+        }
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class LovaszHingeLoss(WideLoss):
+    """Lovász extension of one minus the IoU of a binary mask, over the hinge errors of its logits.
+
+    Args:
+        ignore_class: Value in the targets of pixels that do not count; ``None`` if there is none.
+        per_image: Whether each image has a loss of its own; otherwise the IoU is that of the whole batch.
+        reduction: As in `keras.losses.Loss`.
+        name: The loss's name.
+
+    Call: targets of 0 and 1 and logits, of equal shapes but for last axes of 1; several classes, each with a binary
+    mask, count as one region, as in segmentation_models.pytorch. Gives losses (B,) before reduction where
+    `per_image`, otherwise (1,), which sample weights scale by their mean; 0 where nothing counts. A logit beyond 1 on
+    the right side costs nothing.
+
+    Source: Berman et al. 2018, https://arxiv.org/abs/1705.08790, equation 10.
+    """
+
+    def __init__(
+        self,
+        *,
+        ignore_class=255,
+        per_image=False,
+        reduction="sum_over_batch_size",
+        name="lovasz_hinge",
+        **kwargs,
+    ):
+        super().__init__(reduction=reduction, name=name, **kwargs)
+        self.ignore_class = ignore_class
+        self.per_image = per_image
+
+    def call(self, y_true, y_pred):
+        """Return (B,) or (1,) losses."""
+        logits = widen(y_pred)
+        images, pixels = _images_and_pixels(logits, self.per_image)
+        logits = ops.reshape(logits, (images, pixels))
+        targets = ops.reshape(ops.cast(y_true, logits.dtype), (images, pixels))
+        counted = ops.ones_like(targets, dtype="bool") if self.ignore_class is None else targets != self.ignore_class
+        true = targets > 0.5
+        errors = ops.where(counted, 1 + ops.where(true, -logits, logits), 0)
+        weights = ops.cast(lovasz_weights(errors, true, counted), errors.dtype)
+        return ops.sum(ops.relu(errors) * weights, axis=-1)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "ignore_class": self.ignore_class, "per_image": self.per_image}
+
+
+def _images_and_pixels(values, per_image):
+    """Return how many regions of how many pixels (B, ...) values are; -1 would not do for an empty batch."""
+    batch, *rest = ops.shape(values)
+    pixels = math.prod(rest)
+    return (batch, pixels) if per_image else (1, batch * pixels)
