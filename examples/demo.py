@@ -23,13 +23,15 @@ from kerasvision.training import train
 MODELS = {"detector": "retinanet_resnet10_fpn.streets", "segmenter": "unet_resnet10.streets"}
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for pictures, models and report")
     parser.add_argument("--scenes", type=int, default=320, help="scenes to fine-tune on")
+    parser.add_argument("--validation", type=int, default=40, help="scenes to validate on after each epoch")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--images", type=int, default=100, help="unseen scenes to benchmark on")
-    arguments = parser.parse_args()
+    parser.add_argument("--seconds", type=float, default=10, help="bound of each timing in the benchmark")
+    arguments = parser.parse_args(words)
     console = Console()
     console.width = max(console.width, 120)  # the table needs it; a narrower terminal wraps
     out, start = arguments.out, time.perf_counter()
@@ -37,7 +39,7 @@ def main():
     keras.utils.set_random_seed(0)
 
     train_scenes = data.load("streets:hard", split="train", count=arguments.scenes)
-    validation_scenes = data.load("streets:hard", split="validation", count=40)
+    validation_scenes = data.load("streets:hard", split="validation", count=arguments.validation)
     draw_samples(out / "streets_hard.png")
 
     models = []
@@ -65,7 +67,12 @@ def main():
     draw_predictions(dict(models), out)
     console.print(f"benchmark on {arguments.images} unseen scenes")
     results = benchmark(
-        models, "streets:hard", split="test", limit=arguments.images, batch_sizes=(1, 8), max_seconds=10
+        models,
+        "streets:hard",
+        split="test",
+        limit=arguments.images,
+        batch_sizes=(1, 8),
+        max_seconds=arguments.seconds,
     )
     report = results.write(out)
     console.print(table_of(results.document))

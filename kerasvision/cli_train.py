@@ -141,8 +141,8 @@ def _show_plan(model, train_data, val_data, *, epochs: int, batch_size: int) -> 
     typer.echo(f"{model.num_classes} classes: {names}")
     recipe = model.recipe
     same = (epochs, batch_size) == (recipe.epochs, recipe.batch_size)
-    source = "as the recipe has it" if same else f"the recipe has {recipe.epochs} and {recipe.batch_size}"
-    typer.echo(f"{epochs} epochs in batches of {batch_size} ({source}), learning rate {recipe.learning_rate:g}")
+    source = "the recipe's" if same else f"the recipe's are {recipe.epochs} and {recipe.batch_size}"
+    typer.echo(f"epochs: {epochs}, batch size: {batch_size} ({source}), learning rate: {recipe.learning_rate:g}")
     if val_data is not None:
         trained_on = {train_data.sample_name(index) for index in range(len(train_data))}
         shared = sum(val_data.sample_name(index) in trained_on for index in range(len(val_data)))

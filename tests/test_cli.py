@@ -422,9 +422,9 @@ def test_train_resume_goes_on_if_an_epoch_was_finished(fake, training, tmp_path)
 def test_train_without_lengths_takes_the_recipes_and_says_so(fake, training, tmp_path):
     arguments = ["train", "--model", "retinanet_resnet10_fpn", "--data", "streets"]
     result = run(*arguments, "--out", tmp_path / "a")
-    assert "7 epochs in batches of 3 (as the recipe has it)" in result.stdout
+    assert "epochs: 7, batch size: 3 (the recipe's)" in result.stdout
     result = run(*arguments, "--out", tmp_path / "b", "--batch-size", 2)
-    assert "7 epochs in batches of 2 (the recipe has 7 and 3)" in result.stdout
+    assert "epochs: 7, batch size: 2 (the recipe's are 7 and 3)" in result.stdout
     assert [(call[3]["epochs"], call[3]["batch_size"]) for call in training] == [(7, 3), (7, 2)]
 
 
