@@ -8,6 +8,7 @@ from kerasvision.losses.focal import SigmoidFocalLoss, SoftmaxFocalLoss
 from kerasvision.losses.focal_quality import DistributionFocalLoss, QualityFocalLoss, VarifocalLoss
 from kerasvision.losses.lovasz import LovaszHingeLoss, LovaszSoftmaxLoss
 from kerasvision.losses.region import DiceLoss, FocalTverskyLoss, JaccardLoss, TverskyLoss
+from kerasvision.losses.set_loss import SetLoss
 
 __all__ = [
     "BalancedL1Loss",
@@ -26,6 +27,7 @@ __all__ = [
     "LovaszSoftmaxLoss",
     "OHEMCrossEntropyLoss",
     "QualityFocalLoss",
+    "SetLoss",
     "SigmoidFocalLoss",
     "SmoothL1Loss",
     "SoftmaxFocalLoss",
