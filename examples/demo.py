@@ -16,6 +16,7 @@ from rich.table import Table
 
 import zoo
 from benchmarks.run import benchmark
+from benchmarks.timing import percentile_text
 from kerasvision import data, visualize
 from kerasvision.inference import Predictor
 from kerasvision.training import train
@@ -121,7 +122,7 @@ def table_of(document):
         table.add_row(
             model["name"],
             *("" if value is None or np.isnan(value) else f"{value:.3f}" for value in cells),
-            f"{1e3 * single['stages']['end_to_end']['p50']:.0f}",
+            percentile_text(single["stages"]["end_to_end"], "p50", digits=0),
             f"{many['images_per_second']:.0f}",
             f"{model['parameters'] / 1e6:.2f}",
         )

@@ -1,6 +1,6 @@
 """`make demo` in miniature: the script with its detector, few scenes and short timings.
 
-Its segmenter goes the same way, and is trained and measured in tests/test_cli_runs.py; here it would take half a minute.
+Its segmenter goes the same way, and is trained and measured in tests/test_cli_runs.py; it would take half a minute.
 """
 
 import importlib.util
