@@ -133,9 +133,9 @@ class Batches:
         for row, (image, _) in enumerate(prepared):
             images[row, : image.shape[0], : image.shape[1]] = image
         samples = [sample for _, sample in prepared]
-        if self.task == "segmentation":
-            return images, self._stack_masks(samples, canvas_hw)
         inputs = {"images": images, "sizes_hw": sizes_hw} if self.padded else images
+        if self.task == "segmentation":
+            return inputs, self._stack_masks(samples, canvas_hw)
         return inputs, self._stack_boxes(samples)
 
     def _read(self, index: int) -> Sample:

@@ -63,10 +63,11 @@ def pipeline(
     Returns:
         Elements for detection: `(images, {"boxes": (B, M, 4) float32 xyxy pixels of the network input,
         "labels": (B, M) int32, -1 = padding, "ignored": (B, M) bool})`; for segmentation: `(images,
-        masks (B, H, W) int32, 255 = ignore and padding)`. `images` is (B, H, W, 3) float32, 0-255; for
-        detection with a rule that keeps the aspect ratio it is `{"images": …, "sizes_hw": (B, 2) int32}`,
-        the valid region of each, and padding (zeros) lies at the bottom and the right. Batches of unequal
-        images are padded to multiples of 32.
+        masks (B, H, W) int32, 255 = ignore and padding)`. `images` is (B, H, W, 3) float32, 0-255; with
+        a rule that keeps the aspect ratio it is `{"images": …, "sizes_hw": (B, 2) int32}`, the valid
+        region of each, and padding (zeros) lies at the bottom and the right: models blank what is outside
+        `sizes_hw` after normalisation, where zero is no longer black. Batches of unequal images are padded
+        to multiples of 32.
 
     Raises:
         ValueError: an argument out of range, a data set without annotations for the task or without
@@ -170,9 +171,9 @@ def _tf_signature(batches: Batches):
     size = batches.batch_size if batches.drop_remainder or len(batches.dataset) % batches.batch_size == 0 else None
     height, width = batches.resize.size_hw or (None, None)
     images = tf.TensorSpec((size, height, width, 3), tf.as_dtype(np.dtype(batches.image_dtype).name))
-    if batches.task == "segmentation":
-        return images, tf.TensorSpec((size, height, width), tf.int32)
     inputs = {"images": images, "sizes_hw": tf.TensorSpec((size, 2), tf.int32)} if batches.padded else images
+    if batches.task == "segmentation":
+        return inputs, tf.TensorSpec((size, height, width), tf.int32)
     targets = {
         "boxes": tf.TensorSpec((size, batches.max_boxes, 4), tf.float32),
         "labels": tf.TensorSpec((size, batches.max_boxes), tf.int32),

@@ -356,9 +356,10 @@ class _Evaluator(keras.Model):
 class Segmenter(VisionModel):
     """Base of all semantic segmenters; see `VisionModel` for the arguments.
 
-    - `model(images)` gives logits (B, H, W, C) at the images' own size.
-    - `model.fit(dataset)` takes batches of (images, masks (B, H, W)), 255 = ignore; without a `loss` given to
-      `compile` it minimises cross-entropy plus Dice loss.
+    - `model(images)` gives logits (B, H, W, C) at the images' own size; with `{"images", "sizes_hw"}` those outside
+      an image's valid region mean nothing.
+    - `model.fit(dataset)` takes batches of (images or such a dict, masks (B, H, W)), 255 = ignore; without a `loss`
+      given to `compile` it minimises cross-entropy plus Dice loss.
     - `model.evaluate(dataset)` gives `mIoU`, `pixel_accuracy` and `dice`.
     """
 
@@ -367,7 +368,7 @@ class Segmenter(VisionModel):
 
     def __init__(self, num_classes, **kwargs):
         super().__init__(num_classes, **kwargs)
-        self._dice = DiceLoss(ignore_class=self.ignore_class)
+        self._dice = DiceLoss(ignore_class=self.ignore_class, reduction="sum")  # compute_loss divides by the replicas
 
     def losses_from_outputs(self, outputs, inputs, targets):
         """Return cross-entropy and Dice loss of logits (B, H, W, C) against masks (B, H, W)."""
@@ -394,6 +395,12 @@ class Segmenter(VisionModel):
         if metrics is None:
             metrics = [SegmentationMetrics(self.num_classes, ignore_class=self.ignore_class)]
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def evaluate(self, x=None, y=None, batch_size=None, verbose: str | int = "auto", **kwargs):
+        """Return losses and metrics: `keras.Model.evaluate`, with the default metrics if the model is not compiled."""
+        if not self.compiled:
+            self.compile()
+        return super().evaluate(x, y, batch_size=batch_size, verbose=verbose, **kwargs)
 
     def get_metrics_result(self):
         """Return all metrics by name, those of `SegmentationMetrics` each on its own."""

@@ -144,8 +144,10 @@ def test_pipeline_letterbox_states_valid_region_and_pads_masks_with_ignore(frame
     assert (inputs["images"][1, :13] == 1).all()
     assert not inputs["images"][1, 13:].any()
     np.testing.assert_allclose(targets["boxes"][1, 0], [1 * 20 / 12, 2 * 13 / 8, 5 * 20 / 12, 6 * 13 / 8], rtol=1e-6)
-    images, masks = as_numpy(next(iter(build(framework=framework, resize=rule, task="segmentation"))))
-    assert images.shape == (2, 20, 20, 3)
+    inputs, masks = as_numpy(next(iter(build(framework=framework, resize=rule, task="segmentation"))))
+    assert inputs["images"].shape == (2, 20, 20, 3)
+    assert inputs["sizes_hw"].tolist() == [[13, 20]] * 2
+    assert inputs["sizes_hw"].dtype == np.int32
     assert masks.dtype == np.int32
     assert (masks[1, :13] == 1).all()
     assert (masks[1, 13:] == 255).all()

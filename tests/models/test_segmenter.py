@@ -1,0 +1,103 @@
+"""Segmenters: padded batches, and what a mask with other class ids than the model's does."""
+
+import keras
+import numpy as np
+import pytest
+
+from kerasvision import data
+from kerasvision.backbones.resnet import resnet10
+from kerasvision.inference import Predictor
+from kerasvision.metrics import confusion_matrix, figures_of
+from kerasvision.models import UNet
+from kerasvision.ops.resizing import ResizeRule
+
+pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
+CANVAS_HW = (64, 96)
+
+
+@pytest.fixture(autouse=True)
+def eager():
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def segmenter():
+    keras.utils.set_random_seed(0)
+    backbone = resnet10(widths=(8, 8, 8, 8), stem_filters=8)
+    return UNet(
+        backbone,
+        3,
+        decoder_filters=(8, 8, 8, 8, 8),
+        upsampling="nearest",
+        normalization="batch",
+        resize_rule=ResizeRule("letterbox", size_hw=CANVAS_HW),
+    )
+
+
+class Narrow(data.Dataset):
+    """Two images that fill the canvas in one direction only, one in each, without being scaled."""
+
+    name = "narrow"
+    tasks = frozenset({"segmentation"})
+    mask_classes = ("a", "b", "c")
+    sizes = ((64, 48), (40, 96))
+
+    def __len__(self):
+        return 2
+
+    def sample_name(self, index):
+        return str(index)
+
+    def __getitem__(self, index):
+        generator = np.random.default_rng(index)
+        size_hw = self.sizes[index]
+        return data.Sample(
+            str(index),
+            generator.integers(0, 256, (*size_hw, 3)).astype(np.uint8),
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.int32),
+            np.zeros(0, bool),
+            generator.integers(0, 3, size_hw).astype(np.uint8),
+        )
+
+
+@pytest.mark.parametrize("framework", ["tf", "pydataset"])
+def test_pipeline_and_predictor_agree_on_images_of_another_aspect_ratio(segmenter, framework):
+    samples = list(Narrow())
+    batches = data.pipeline(
+        Narrow(), task="segmentation", resize=segmenter.resize_rule, batch_size=2, framework=framework
+    )
+    found = [result.mask for result in Predictor(segmenter)([sample.image for sample in samples])]
+    confusion = sum(confusion_matrix(sample.mask, mask, 3) for sample, mask in zip(samples, found, strict=True))
+    expected = figures_of(confusion)
+    result = segmenter.evaluate(batches, verbose=0, return_dict=True)
+    assert {name: float(result[name]) for name in expected} == pytest.approx(expected, rel=1e-5)
+    logits = segmenter.predict(batches, verbose=0)
+    assert logits.shape == (2, *CANVAS_HW, 3)
+    for row, mask in zip(logits, found, strict=True):
+        np.testing.assert_array_equal(row[: mask.shape[0], : mask.shape[1]].argmax(axis=-1), mask)
+
+
+def test_fit_on_a_padded_pipeline_sees_no_padding(segmenter):
+    """What lies outside the valid region changes neither the loss nor what is learnt."""
+    (inputs, masks), = data.pipeline(
+        Narrow(), task="segmentation", resize=segmenter.resize_rule, batch_size=2, framework="pydataset"
+    )  # fmt: skip
+    other = {**inputs, "images": np.where(masks[..., None] == 255, 255.0, inputs["images"]).astype(np.float32)}
+    assert (other["images"] != inputs["images"]).any()
+    before, learnt = segmenter.get_weights(), []
+    segmenter.compile(optimizer=keras.optimizers.SGD(0.1))
+    for batch in (inputs, other):
+        segmenter.set_weights(before)
+        history = segmenter.fit(batch, masks, verbose=0).history
+        learnt.append([history["loss"][0], segmenter.get_weights()])
+    assert learnt[0][0] == pytest.approx(learnt[1][0], rel=1e-6)
+    for mine, theirs in zip(learnt[0][1], learnt[1][1], strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
