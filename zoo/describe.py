@@ -20,6 +20,8 @@ def rows(entry: "Entry") -> list[tuple[str, str]]:
         height, width = entry.macs_hw
         result.append(("MACs", f"{entry.macs / 1e9:.2f} G at {height}×{width}{of_classes}"))
     result.append(("builder", entry.builder))
+    if entry.scratch_options:
+        result.append(("scratch", _options(entry.scratch_options)))
     default = entry.default_weights
     if default is not None and default.class_names:
         result.append(("classes", _shortened(tuple(default.class_names))))
@@ -38,7 +40,7 @@ def weight_rows(weights: "Weights") -> list[tuple[str, str]]:
     result.append(("reported", _figures(weights.reported) or "nothing"))
     result.append(("measured", _figures(weights.measured) or "not yet"))
     if weights.options:
-        result.append(("options", ", ".join(f"{key}={value!r}" for key, value in weights.options.items())))
+        result.append(("options", _options(weights.options)))
     if weights.recipe:
         result.append(("recipe", weights.recipe))
     return result
@@ -78,6 +80,10 @@ def as_panel(entry: "Entry") -> "Panel":
     if not entry.weights:
         parts.append(Text("\nno published weights; zoo.get returns random ones", style="dim"))
     return Panel(Group(*parts), title=f"[bold]{entry.name}", title_align="left")
+
+
+def _options(options) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in options.items())
 
 
 def _figures(figures) -> str:

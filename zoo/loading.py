@@ -73,9 +73,9 @@ def get(
         name: ``"retinanet_resnet50_fpn"``, or with a tag for one of its weights:
             ``"retinanet_resnet50_fpn.coco_v1"``. See `list_models` and `info`.
         weights: Left out, the entry's default published weights, downloaded once; ``None`` random ones,
-            without a network; a tag; or the path of a file: PyTorch's ``.pth`` or ``.safetensors`` in a
-            layout that the entry converts, or ``.safetensors``, ``.weights.h5`` or ``.keras`` of this
-            package's own models.
+            without a network, and a model of which every part is trained (the entry's `scratch_options`); a
+            tag; or the path of a file: PyTorch's ``.pth`` or ``.safetensors`` in a layout that the entry
+            converts, or ``.safetensors``, ``.weights.h5`` or ``.keras`` of this package's own models.
         num_classes: Number of classes. Default: that of the weights, else the builder's. Another number
             keeps everything but the head, whose layer is random, and says so.
         **options: What the entry's builder takes.
@@ -94,7 +94,7 @@ def get(
     _check_options(entry, options)
     chosen = _choose(entry, tag, weights)
     if chosen is None:
-        return _build(entry, num_classes, options)
+        return _build(entry, num_classes, {**entry.scratch_options, **options})
     source = _of_tag(entry, chosen) if isinstance(chosen, Weights) else _of_path(entry, chosen)
     return _fill(entry, source, num_classes, options)
 

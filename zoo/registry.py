@@ -101,6 +101,8 @@ class Entry:
         macs_classes: `num_classes` that `parameters` and `macs` hold for.
         weights: The published sets, the best first.
         default: Tag that `zoo.get` takes when `weights` is left out; ``None`` for random ones.
+        scratch_options: What the builder is given when the weights are random, where a builder's defaults are meant
+            for published ones: frozen layers would stay random. A user's own options win.
         converters: Layouts that `zoo.get(name, weights=path)` reads beyond those of `weights` and the
             package's own.
     """
@@ -118,6 +120,7 @@ class Entry:
     macs_classes: int | None = None
     weights: tuple[Weights, ...] = ()
     default: str | None = None
+    scratch_options: Mapping[str, Any] = field(default_factory=dict)
     converters: tuple[str, ...] = ()
 
     def __post_init__(self):

@@ -318,9 +318,10 @@ def retinanet_resnet50_fpn(
 
     Args:
         num_classes: Number of classes; torchvision's weights have 91, of which index 0 and others are unused.
-        normalization: Of the backbone; see `ConvolutionBlock`.
+        normalization: Of the backbone; see `ConvolutionBlock`. Frozen statistics suit pre-trained weights only; random
+            ones want ``"batch"``, which `zoo.get(..., weights=None)` sees to.
         epsilon: Added to the variance; torchvision's COCO weights want 0.
-        frozen_stages: Parts of the backbone that stay as they are: the stem and the first stage.
+        frozen_stages: Parts of the backbone that stay as they are: the stem and the first stage. Random ones want 0.
         dtype: Dtype policy of all layers; default: Keras's global one.
         **options: As in `RetinaNet`.
     """

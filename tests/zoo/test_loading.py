@@ -66,6 +66,24 @@ def test_get_none_gives_random_weights_without_network_or_file(tiny, monkeypatch
     assert zoo.get("tiny", weights=None, num_classes=2).num_classes == 2
 
 
+def test_get_none_takes_the_options_for_random_weights_unless_the_user_has_others(tiny, file):
+    import dataclasses
+
+    zoo.register(dataclasses.replace(zoo.info("tiny"), scratch_options={"scale": 7.0}), replace=True)
+    assert zoo.get("tiny", weights=None).scale == 7.0
+    assert zoo.get("tiny", weights=None, scale=3.0).scale == 3.0
+    assert zoo.get("tiny", weights=file).scale == 1.0  # the builder's own
+    assert "scratch    scale=7.0" in str(zoo.info("tiny"))
+
+
+def test_get_scratch_options_come_back_with_the_weights(tiny, tmp_path):
+    import dataclasses
+
+    zoo.register(dataclasses.replace(zoo.info("tiny"), scratch_options={"scale": 7.0}), replace=True)
+    path = zoo.save_weights(zoo.get("tiny", weights=None), tmp_path / "a.safetensors")
+    assert zoo.get("tiny", weights=path).scale == 7.0
+
+
 def test_get_offline_names_address_place_and_remedy(tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("KERASVISION_HOME", str(tmp_path))
     monkeypatch.setenv("no_proxy", "*")

@@ -127,6 +127,26 @@ def test_weights_wrong_field_names_it(tiny, changes, said):
         dataclasses.replace(zoo.info("tiny").weights[0], **changes)
 
 
+def test_scratch_options_are_options_of_the_builder():
+    from zoo.loading import builder_options
+
+    for name in zoo.list_models():
+        entry = zoo.info(name)
+        assert set(entry.scratch_options) <= set(builder_options(entry))
+
+
+def test_retinanet_resnet50_without_weights_trains_every_part_as_torchvision():
+    from kerasvision.layers import FrozenBatchNormalization
+
+    model = zoo.get("retinanet_resnet50_fpn", weights=None, num_classes=2)
+    layers = model._flatten_layers()
+    assert all(layer.trainable and not isinstance(layer, FrozenBatchNormalization) for layer in layers)
+    # 53 convolutions with kernel, gamma and beta; 3 lateral, 3 output, P6 and P7 with kernel and bias; two heads of 5.
+    assert len(model.trainable_variables) == 53 * 3 + 8 * 2 + 2 * 5 * 2
+    kept = zoo.get("retinanet_resnet50_fpn", weights=None, num_classes=2, frozen_stages=2)
+    assert not kept.backbone.get_layer("stem").trainable
+
+
 @pytest.mark.parametrize(("name", "weights"), SETS, ids=[f"{name}.{w.tag}" for name, w in SETS])
 def test_weights_of_every_entry_are_described_in_full(name, weights):
     assert weights.license

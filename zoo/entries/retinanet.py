@@ -40,6 +40,8 @@ ENTRIES = (
         macs_classes=91,
         weights=(_COCO_V1,),
         default="coco_v1",
+        # torchvision, without any weights: BatchNorm2d, and trainable_backbone_layers = 5.
+        scratch_options={"normalization": "batch", "frozen_stages": 0},
         converters=("zoo.converters.torchvision:RESNET_BACKBONE",),
     ),
     Entry(
