@@ -33,8 +33,8 @@ def evaluate(
 ) -> None:
     """Score a model: AP of boxes, or mIoU, pixel accuracy and Dice of masks, in original pixels.
 
-    The model's classes are matched to the data's by name. A voc:DIR with classes of its own is read with the model's,
-    if the model was trained on them.
+    The model's classes are matched to the data's by name. A voc:DIR with classes
+    of its own is read with the model's, if the model was trained on them.
     """
     card = card_of(model)
     task = card.task
@@ -105,8 +105,8 @@ def benchmark(
 ) -> None:
     """Measure accuracy and speed of models on the same images, and write a report.
 
-    Time is end to end, from an image file to results in its own pixels. Detectors and segmenters may be mixed; each is
-    measured on the images that the data has for its task.
+    Time is end to end, from an image file to results in its own pixels. Detectors
+    and segmenters may be mixed; each is measured on the data's images for its task.
     """
     names = list(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
     if not names:

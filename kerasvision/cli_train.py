@@ -38,11 +38,12 @@ def train(
 ) -> None:
     """Train a model, or fine-tune one, on your data.
 
-    Published weights with other classes keep everything but the head. How long, in which batches and at which learning
-    rate is the recipe of the model, unless --epochs and --batch-size say otherwise. After a kill, the same command with
+    Published weights with other classes keep everything but the head. The
+    model's recipe says how long, in which batches and at which learning rate,
+    unless --epochs and --batch-size do. After a kill, the same command with
     --resume goes on from the last epoch.
 
-    The best model is OUT/best.keras: `kerasvision predict photo.jpg --model OUT/best.keras`.
+    The best model is OUT/best.keras, which the other commands take as --model.
     """
     import zoo
 
