@@ -1,6 +1,11 @@
 """Keras layers that architectures are built from."""
 
-from kerasvision.layers.anchor_generator import AnchorGenerator
+from kerasvision.layers.anchor_generator import (
+    AnchorGenerator,
+    DefaultBoxGenerator,
+    OctaveAnchorGenerator,
+    PriorBoxGenerator,
+)
 from kerasvision.layers.convolution import ConvolutionBlock
 from kerasvision.layers.feature_pyramid import FeaturePyramid
 from kerasvision.layers.non_max_suppression import NonMaxSuppression
@@ -10,10 +15,13 @@ from kerasvision.layers.unet_blocks import UNetDecoderBlock, UNetDoubleConvoluti
 __all__ = [
     "AnchorGenerator",
     "ConvolutionBlock",
+    "DefaultBoxGenerator",
     "FeaturePyramid",
     "FrozenBatchNormalization",
     "ImageNormalization",
     "NonMaxSuppression",
+    "OctaveAnchorGenerator",
+    "PriorBoxGenerator",
     "UNetDecoderBlock",
     "UNetDoubleConvolution",
 ]
