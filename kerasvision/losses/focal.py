@@ -123,16 +123,18 @@ class SigmoidFocalLoss(WideLoss):
     def call(self, y_true, y_pred):
         """Return (...) losses."""
         logits = widen(y_pred) if self.from_logits else logits_of(y_pred)
-        if len(y_true.shape) == len(logits.shape):
+        classes = logits.shape[-1]
+        if len(y_true.shape) == len(logits.shape) and y_true.shape[-1] in (None, classes):
             counted = None if self.ignore_class is None else y_true != self.ignore_class  # (..., C)
             targets = ops.cast(y_true, logits.dtype)
         else:
             labels, counted = split_labels(y_true, logits, self.ignore_class)
-            targets = one_hot(labels, logits.shape[-1], logits.dtype)
+            targets = one_hot(labels, classes, logits.dtype)
             counted = None if self.ignore_class is None else ops.expand_dims(counted, -1)  # (..., 1)
         if counted is None:
             return ops.sum(sigmoid_focal_loss(targets, logits, alpha=self.alpha, gamma=self.gamma), axis=-1)
-        loss = sigmoid_focal_loss(ops.where(counted, targets, 0), logits, alpha=self.alpha, gamma=self.gamma)
+        targets, logits = ops.where(counted, targets, 0), ops.where(counted, logits, 0)
+        loss = sigmoid_focal_loss(targets, logits, alpha=self.alpha, gamma=self.gamma)
         return counting(ops.sum(ops.where(counted, loss, 0), axis=-1), ops.any(counted, axis=-1))
 
     def get_config(self):

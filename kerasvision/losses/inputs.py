@@ -85,7 +85,7 @@ def power(base, exponent):
     if exponent == 2:
         return ops.square(base)
     # At 0 the slope of x^e is infinite for e under 1.
-    return ops.power(ops.maximum(base, 1e-12), exponent)
+    return ops.where(base > 1e-12, ops.power(ops.maximum(base, 1e-12), exponent), 0)
 
 
 def check_not_negative(**arguments):

@@ -80,8 +80,9 @@ class LovaszSoftmaxLoss(WideLoss):
     def call(self, y_true, y_pred):
         """Return (B,) or (1,) losses."""
         y_pred = widen(y_pred)
-        probabilities = ops.softmax(y_pred, axis=-1) if self.from_logits else y_pred
         labels, counted = split_labels(y_true, y_pred, self.ignore_class)
+        y_pred = ops.where(ops.expand_dims(counted, -1), y_pred, 0)  # not even NaN counts
+        probabilities = ops.softmax(y_pred, axis=-1) if self.from_logits else y_pred
         classes = y_pred.shape[-1]
         images, pixels = _images_and_pixels(labels, self.per_image)
         rows = images * classes
@@ -147,6 +148,7 @@ class LovaszHingeLoss(WideLoss):
         targets = ops.reshape(ops.cast(y_true, logits.dtype), (images, pixels))
         counted = ops.ones_like(targets, dtype="bool") if self.ignore_class is None else targets != self.ignore_class
         true = targets > 0.5
+        logits = ops.where(counted, logits, 0)  # not even NaN counts
         errors = ops.where(counted, 1 + ops.where(true, -logits, logits), 0)
         weights = ops.cast(lovasz_weights(errors, true, counted), errors.dtype)
         return ops.sum(ops.relu(errors) * weights, axis=-1)

@@ -39,19 +39,17 @@ def region_sums(y_true, y_pred, *, mode: Mode = "multiclass", from_logits=True, 
     """
     y_pred = widen(y_pred)
     if mode == "multiclass":
-        probabilities = ops.softmax(y_pred, axis=-1) if from_logits else y_pred
         labels, counted = split_labels(y_true, y_pred, ignore_class)
-        # All zeros for labels out of range, so ignored pixels vanish from the targets ...
-        targets = one_hot(ops.where(counted, labels, -1), y_pred.shape[-1], y_pred.dtype)
+        targets = one_hot(labels, y_pred.shape[-1], y_pred.dtype)
         counted = ops.expand_dims(counted, -1)
     else:
         y_true, y_pred = _with_classes(y_true, y_pred, mode)
-        probabilities = ops.sigmoid(y_pred) if from_logits else y_pred
         targets = ops.cast(y_true, y_pred.dtype)
         counted = ops.ones_like(targets, dtype="bool") if ignore_class is None else targets != ignore_class
-        targets = ops.where(counted, targets, 0)
-    # ... and this takes them out of the predictions, even where they are NaN.
-    probabilities = ops.where(counted, probabilities, 0)
+    y_pred = ops.where(counted, y_pred, 0)  # not even NaN counts
+    activation = ops.softmax if mode == "multiclass" else ops.sigmoid
+    probabilities = ops.where(counted, activation(y_pred) if from_logits else y_pred, 0)
+    targets = ops.where(counted, targets, 0)
     axes = tuple(range(int(per_image), len(probabilities.shape) - 1))
     return (
         ops.sum(probabilities * targets, axis=axes),

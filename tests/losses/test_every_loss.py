@@ -1,0 +1,206 @@
+"""What every loss must withstand: extremes, nothing counted, half precision, graphs of unknown size, training."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kerasvision import losses
+
+RNG = np.random.default_rng(0)
+MASKS = RNG.integers(0, 3, (2, 6, 5))
+BINARY = RNG.integers(0, 2, (2, 6, 5, 1))
+LOGITS = RNG.normal(0, 2, (2, 6, 5, 3)).astype(np.float32)
+LABELS = {  # name: (loss of class indices, of masks (B, H, W) and logits (B, H, W, 3))
+    "focal": losses.SigmoidFocalLoss(ignore_class=255),
+    "focal of a small gamma": losses.SigmoidFocalLoss(gamma=0.5, ignore_class=255),
+    "softmax_focal": losses.SoftmaxFocalLoss(),
+    "softmax_focal of a small gamma": losses.SoftmaxFocalLoss(gamma=0.5),
+    "dice": losses.DiceLoss(),
+    "dice of images": losses.DiceLoss(per_image=True, log=True),
+    "dice of absent classes": losses.DiceLoss(absent="count", smooth=1.0),
+    "jaccard": losses.JaccardLoss(),
+    "tversky": losses.TverskyLoss(),
+    "focal_tversky": losses.FocalTverskyLoss(),
+    "focal_tversky of the mean": losses.FocalTverskyLoss(of_mean=True),
+    "lovasz_softmax": losses.LovaszSoftmaxLoss(),
+    "lovasz_softmax of images": losses.LovaszSoftmaxLoss(per_image=True),
+    "cross_entropy": losses.CrossEntropyLoss(class_weights=(1, 2, 3), divide_by_weights=True, label_smoothing=0.1),
+    "ohem_cross_entropy": losses.OHEMCrossEntropyLoss(),
+    "ohem_cross_entropy of 4": losses.OHEMCrossEntropyLoss(0.3, 4),
+    "boundary_cross_entropy": losses.BoundaryCrossEntropyLoss(sigma=1.0),
+}
+BITS = {  # of 0 and 1 (B, H, W, 1) and one logit each
+    "focal": losses.SigmoidFocalLoss(ignore_class=255),
+    "dice": losses.DiceLoss(mode="binary"),
+    "jaccard": losses.JaccardLoss(mode="multilabel"),
+    "lovasz_hinge": losses.LovaszHingeLoss(),
+    "lovasz_hinge of images": losses.LovaszHingeLoss(per_image=True),
+}
+OTHERS = {  # of anything: targets, predictions
+    "quality_focal": (
+        losses.QualityFocalLoss(),
+        RNG.uniform(0, 1, (2, 7, 3)).astype(np.float32),
+        LOGITS[:, 0, [0] * 7],
+    ),
+    "quality_focal of a small beta": (losses.QualityFocalLoss(0.5), np.eye(3, dtype=np.float32), LOGITS[0, 0, :3]),
+    "varifocal": (losses.VarifocalLoss(gamma=0.5), np.eye(3, dtype=np.float32), LOGITS[0, 0, :3]),
+    "distribution_focal": (
+        losses.DistributionFocalLoss(),
+        RNG.uniform(0, 2, (2, 6, 5)).astype(np.float32),
+        LOGITS,
+    ),
+}
+CASES = {
+    **{name: (loss, MASKS, LOGITS) for name, loss in LABELS.items()},
+    **{f"{name} of bits": (loss, BINARY, LOGITS[..., :1]) for name, loss in BITS.items()},
+    **OTHERS,
+}
+IGNORING = {name: case for name, case in CASES.items() if name not in OTHERS}
+
+
+def _value(loss, truth, predictions, *arguments):
+    return np.asarray(ops.convert_to_numpy(loss(truth, predictions, *arguments)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_extreme_logits_give_finite_losses_and_gradients(name, gradient):
+    loss, truth, predictions = CASES[name]
+    extreme = np.where(predictions > 0, 1e4, -1e4).astype(np.float32)
+    extreme[0, 0] = 0
+    constant = ops.convert_to_tensor(truth)
+    for logits in (extreme, -extreme, np.zeros_like(extreme)):
+        assert np.isfinite(_value(loss, truth, logits)).all() and _value(loss, truth, logits) >= 0
+        assert np.isfinite(gradient(lambda x: loss(constant, x), logits)).all()
+
+
+@pytest.mark.parametrize("name", IGNORING)
+def test_nothing_counted_gives_zero_without_gradient_even_from_nan(name, gradient):
+    loss, truth, predictions = IGNORING[name]
+    ignored = np.full_like(truth, 255)
+    constant = ops.convert_to_tensor(ignored)
+    for logits in (predictions, np.full_like(predictions, np.nan)):
+        assert _value(loss, ignored, logits) == 0
+        np.testing.assert_array_equal(gradient(lambda x: loss(constant, x), logits), np.zeros_like(logits))
+
+
+@pytest.mark.parametrize("name", IGNORING)
+def test_ignored_pixels_change_nothing_whatever_is_predicted(name, gradient):
+    loss, truth, predictions = IGNORING[name]
+    truth, changed = truth.copy(), predictions.copy()
+    truth[:, 2:4] = 255
+    changed[:, 2:4] = -50 * changed[:, 2:4] + 7
+    np.testing.assert_allclose(_value(loss, truth, changed), _value(loss, truth, predictions), rtol=1e-6)
+    constant = ops.convert_to_tensor(truth)
+    assert (gradient(lambda x: loss(constant, x), changed)[:, 2:4] == 0).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_equals_single_precision_of_the_same_logits(name, dtype):
+    loss, truth, predictions = CASES[name]
+    half = ops.cast(predictions, dtype)
+    expected = _value(loss, truth, ops.cast(half, "float32"))
+    np.testing.assert_allclose(_value(loss, truth, half), expected, rtol=1e-6)
+    same = type(loss)(**loss.get_config(), dtype=dtype)  # as after keras.config.set_floatx(dtype)
+    assert same.dtype == "float32"
+    np.testing.assert_allclose(_value(same, truth, half), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_compiled_equals_eager(name):
+    loss, truth, predictions = CASES[name]
+    expected = _value(loss, truth, predictions)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        unknown = [tf.TensorSpec([None] * truth.ndim, truth.dtype)]
+        unknown.append(tf.TensorSpec([None] * (predictions.ndim - 1) + [predictions.shape[-1]], tf.float32))
+        found = tf.function(loss, input_signature=unknown)(truth, predictions).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        found = tf.function(loss, jit_compile=True)(tf.constant(truth), tf.constant(predictions)).numpy()
+    elif backend == "jax":
+        import jax
+
+        found = np.asarray(jax.jit(loss)(truth, predictions))
+    else:
+        pytest.skip("PyTorch runs eagerly")
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_empty_batch_gives_a_finite_loss_or_none(name):
+    loss, truth, predictions = CASES[name]
+    found = _value(loss, truth[:0], predictions[:0])
+    assert np.isfinite(found).all()
+    assert found.sum() == 0
+
+
+PIXELWISE = ("focal", "softmax_focal", "cross_entropy", "boundary_cross_entropy")
+
+
+@pytest.mark.parametrize("name", PIXELWISE)
+def test_means_are_over_the_counted_pixels_as_in_keras(name):
+    loss = LABELS[name]
+    masks = MASKS.copy()
+    masks[:, 2:4] = 255
+    weights = RNG.uniform(0, 2, masks.shape).astype(np.float32)
+    counted = masks != 255
+    config = loss.get_config() | {"class_weights": None, "divide_by_weights": False}
+    config = {key: value for key, value in config.items() if key in loss.get_config()}
+    values = _value(type(loss)(**config | {"reduction": "none"}), masks, LOGITS)
+    assert values.shape == masks.shape and (values[~counted] == 0).all()
+    for reduction, weight, expected in [
+        ("sum_over_batch_size", None, values.sum() / counted.sum()),
+        ("sum_over_batch_size", weights, (values * weights).sum() / counted.sum()),
+        ("sum", weights, (values * weights).sum()),
+        ("mean_with_sample_weight", weights, (values * weights).sum() / (weights * counted).sum()),
+    ]:
+        found = _value(type(loss)(**config | {"reduction": reduction}), masks, LOGITS, weight)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+REGIONAL = ("dice of images", "lovasz_softmax of images")
+
+
+@pytest.mark.parametrize("name", REGIONAL)
+def test_losses_of_images_are_weighted_and_averaged(name):
+    loss = LABELS[name]
+    each = _value(type(loss)(**loss.get_config() | {"reduction": "none"}), MASKS, LOGITS)
+    assert each.shape == (2,)
+    np.testing.assert_allclose(_value(loss, MASKS, LOGITS), each.mean(), rtol=1e-6)
+    found = _value(loss, MASKS, LOGITS, np.array([3.0, 0.5], np.float32))
+    np.testing.assert_allclose(found, (3 * each[0] + 0.5 * each[1]) / 2, rtol=1e-6)
+    alone = [_value(loss, MASKS[i : i + 1], LOGITS[i : i + 1]) for i in range(2)]
+    np.testing.assert_allclose(each, alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dice", "lovasz_softmax"])
+def test_losses_of_batches_are_scaled_by_the_mean_weight(name):
+    loss = LABELS[name]
+    whole = _value(loss, MASKS, LOGITS)
+    np.testing.assert_allclose(_value(loss, MASKS, LOGITS, np.array([3.0, 0.5], np.float32)), 1.75 * whole, rtol=1e-6)
+    assert _value(type(loss)(**loss.get_config() | {"reduction": "none"}), MASKS, LOGITS).shape == (1,)
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_masks_with_an_axis_of_one_are_masks(name):
+    loss = LABELS[name]
+    np.testing.assert_allclose(_value(loss, MASKS[..., None], LOGITS), _value(loss, MASKS, LOGITS), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in LABELS if not name.startswith("focal")])
+def test_one_hot_masks_are_refused(name):
+    with pytest.raises(ValueError, match=r"`y_true` has shape \(2, 6, 5, 3\).*argmax"):
+        LABELS[name](np.eye(3)[MASKS], LOGITS)
+
+
+@pytest.mark.parametrize("name", ["ohem_cross_entropy", "focal_tversky", "lovasz_softmax"])
+def test_a_dense_layer_learns_its_labels(name):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Dense(3)])
+    model.compile(keras.optimizers.Adam(0.1), LABELS[name])
+    images = np.eye(3, dtype=np.float32)[MASKS]
+    history = model.fit(images, MASKS, epochs=12, verbose=0).history["loss"]
+    assert history[-1] < 0.8 * history[0]
