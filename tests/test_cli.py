@@ -396,7 +396,7 @@ def test_train_passes_on_what_was_asked_and_shows_the_history(fake, training, tm
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--num-classes", "7"], ["No such option: --num-classes"]),
+        (["--num-classes", "7"], ["No such option", "--num-classes"]),
         (["--classes", "auto"], ["--classes auto", "--data streets names its classes itself", "voc:DIR"]),
         (["--resume"], ["--out", "does not exist", "--resume"]),
         (["--split", "trian"], ["--data streets --split trian", "train, validation, test"]),
