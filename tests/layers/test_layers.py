@@ -254,10 +254,26 @@ CASES = {
         },
         [(1, 8, 8, 3)],
     ),
+    "DefaultBoxGenerator": (
+        {
+            "aspect_ratios": ((2,), (2, 3)),
+            "scales": (0.2, 0.5, 1.3),
+            "smallest": 0.1,
+            "largest": 0.8,
+            "steps": (8, 16),
+            "clipped": False,
+        },
+        None,
+    ),
     "FeaturePyramid": ({"filters": 6, "coarse_levels": "pool"}, [[(1, 4, 4, 2), (1, 2, 2, 3)]]),
     "FrozenBatchNormalization": ({"epsilon": 0.1}, [(1, 2, 2, 3)]),
     "ImageNormalization": ({"mean": (1.0, 2.0), "std": (3.0, 4.0)}, [(1, 2, 2, 2)]),
     "NonMaxSuppression": ({"iou_threshold": 0.7, "max_detections": 7, "per_class": False}, None),
+    "OctaveAnchorGenerator": (
+        {"levels": 2, "octaves": 2, "aspect_ratios": (1.0, (1.4, 0.7)), "anchor_scale": 3.0},
+        None,
+    ),
+    "PriorBoxGenerator": ({"priors_wh": (((10.0, 13.0),), ((33.0, 23.0), (30.0, 61.0)))}, None),
     "UNetDecoderBlock": (
         {"filters": 6, "upsampling": "transpose", "normalization": "batch"},
         [(1, 2, 2, 3), (1, 4, 4, 2)],
