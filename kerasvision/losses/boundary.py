@@ -127,7 +127,8 @@ def _two_nearest(instances, radius):
     second = np.full(instances.shape, np.inf)
     numbers = np.unique(instances[instances != 0])
     dense = np.where(instances == 0, 0, np.searchsorted(numbers, instances) + 1)  # 1, 2, … as find_objects wants
-    for number, window in enumerate(ndimage.find_objects(dense), start=1):
+    windows = ndimage.find_objects(dense) if numbers.size else []
+    for number, window in enumerate(windows, start=1):
         around = tuple(slice(max(0, part.start - radius), part.stop + radius) for part in window)
         distance = ndimage.distance_transform_edt(dense[around] != number)
         second[around] = np.minimum(second[around], np.maximum(nearest[around], distance))

@@ -1,11 +1,13 @@
 """Box losses by hand."""
 
+import math
+
 import numpy as np
 import pytest
 from keras import ops
 
-from kerasvision.losses import GIoULoss, SmoothL1Loss
-from kerasvision.losses.box import smooth_l1
+from kerasvision.losses import BalancedL1Loss, CIoULoss, DIoULoss, GIoULoss, HuberLoss, IoULoss, SmoothL1Loss
+from kerasvision.losses.box import balanced_l1, huber, smooth_l1
 
 
 def _tensor(values):
@@ -64,15 +66,101 @@ def test_giou_loss_pulls_a_box_that_misses(gradient):
     assert slopes[0, 0] > 0  # descending moves x1 to the left
 
 
+FAMILY = [IoULoss, GIoULoss, DIoULoss, CIoULoss]
+
+
+@pytest.mark.parametrize("loss", FAMILY)
 @pytest.mark.parametrize("box", [[3, 3, 3, 3], [5, 5, 1, 1], [0, 0, 10, 10], [-1e6, -1e6, 1e6, 1e6]])
 @pytest.mark.parametrize("truth", [[3, 3, 3, 3], [0, 0, 10, 10]])
-def test_giou_loss_of_degenerate_boxes_is_finite_with_finite_gradients(box, truth, gradient):
-    loss = float(ops.convert_to_numpy(GIoULoss()(_tensor([truth]), _tensor([box]))))
-    assert 0 <= loss <= 2
-    assert np.isfinite(gradient(lambda x: GIoULoss()(_tensor([truth]), x), [box])).all()
+def test_iou_losses_of_degenerate_boxes_are_finite_with_finite_gradients(loss, box, truth, gradient):
+    value = float(ops.convert_to_numpy(loss()(_tensor([truth]), _tensor([box]))))
+    assert 0 <= value <= 3
+    assert np.isfinite(gradient(lambda x: loss()(_tensor([truth]), x), [box])).all()
 
 
-@pytest.mark.parametrize("loss", [SmoothL1Loss, GIoULoss])
+def test_iou_loss_by_hand():
+    truth = _tensor([[0, 0, 10, 10]] * 3)
+    predictions = _tensor([[0, 0, 10, 10], [5, 0, 15, 10], [20, 0, 30, 10]])
+    found = ops.convert_to_numpy(IoULoss(reduction="none")(truth, predictions))
+    np.testing.assert_allclose(found, [0, 2 / 3, 1], atol=1e-6)
+    found = ops.convert_to_numpy(IoULoss("log", reduction="none")(truth, predictions))
+    np.testing.assert_allclose(found, [0, math.log(3), -math.log(1e-6)], atol=1e-5)
+
+
+def test_diou_and_ciou_losses_by_hand():
+    truth = _tensor([[0, 0, 10, 10]])
+    # IoU 1/3; centres 5 apart, the enclosing box 15 x 10: 25 / 325.
+    found = ops.convert_to_numpy(DIoULoss()(truth, _tensor([[5, 0, 15, 10]])))
+    np.testing.assert_allclose(found, 2 / 3 + 25 / 325, rtol=1e-6)
+    # A box of half the height in the middle: IoU 1/2, same centre, v = 4 / pi^2 (atan 2 - atan 1)^2.
+    v = 4 / math.pi**2 * (math.atan(2) - math.atan(1)) ** 2
+    found = ops.convert_to_numpy(CIoULoss()(truth, _tensor([[0, 2.5, 10, 7.5]])))
+    np.testing.assert_allclose(found, 0.5 + v * v / (0.5 + v), rtol=1e-5)
+
+
+def test_huber_by_hand(gradient):
+    # delta 2: 0.5 * 1, 2 (2 - 1), 2 (5 - 1).
+    found = huber(_tensor([0, 0, 0]), _tensor([1, -2, 5]), delta=2.0)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), [0.5, 2, 8])
+    slopes = gradient(lambda x: ops.sum(huber(_tensor([0, 0, 0]), x, delta=2.0)), [1, -3, 0])
+    np.testing.assert_allclose(slopes, [1, -2, 0])
+
+
+def test_balanced_l1_by_hand(gradient):
+    # b = e^3 - 1; 0.5 / b (b / 2 + 1) log(b / 2 + 1) - 0.25 at 1/2; 1.5 * 3 + 1.5 / b - 0.5 at 3.
+    b = math.e**3 - 1
+    expected = [0, 0.5 / b * (b / 2 + 1) * math.log(b / 2 + 1) - 0.25, 4 + 1.5 / b]
+    found = balanced_l1(_tensor([1, 1, 1]), _tensor([1, 0.5, 4]))
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-5, atol=1e-7)
+    slopes = gradient(lambda x: ops.sum(balanced_l1(_tensor([0, 0, 0, 0]), x)), [0, 0.5, -0.5, 1e4])
+    np.testing.assert_allclose(slopes, [0, 0.5 * math.log(b / 2 + 1), -0.5 * math.log(b / 2 + 1), 1.5], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 1.0), (0.3, 0.25)])
+def test_balanced_l1_is_smooth_at_beta(alpha, beta, gradient):
+    near = np.array([beta * 0.9999, beta * 1.0001], np.float32)
+    values = ops.convert_to_numpy(balanced_l1(_tensor([0, 0]), _tensor(near), alpha=alpha, beta=beta))
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-3)
+    slopes = gradient(lambda x: ops.sum(balanced_l1(_tensor([0, 0]), x, alpha=alpha, beta=beta)), near)
+    np.testing.assert_allclose(slopes, [1.5, 1.5], rtol=1e-3)
+
+
+@pytest.mark.parametrize("function", [smooth_l1, huber, balanced_l1])
+def test_coordinate_losses_in_half_precision_do_not_overflow(function):
+    # 500^2 leaves the range of float16.
+    found = function(ops.zeros((2,), dtype="float16"), ops.convert_to_tensor(np.array([500, -500], np.float16)))
+    assert "float32" in str(found.dtype)
+    assert np.isfinite(ops.convert_to_numpy(found)).all()
+
+
+@pytest.mark.parametrize("function", [smooth_l1, huber, balanced_l1])
+def test_coordinate_losses_of_nan_are_nan(function):
+    found = ops.convert_to_numpy(function(_tensor([0, np.nan, 0]), _tensor([np.nan, 0, 1])))
+    assert np.isnan(found).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("loss", [SmoothL1Loss, HuberLoss, BalancedL1Loss])
+def test_coordinate_losses_add_coordinates_and_leave_out_weightless_boxes(loss):
+    truth = np.zeros((1, 2, 4), np.float32)
+    predictions = np.array([[[1, 2, 0, 0], [9, 9, 9, 9]]], np.float32)
+    alone = ops.convert_to_numpy(loss(reduction="none")(truth, predictions))
+    assert alone.shape == (1, 2)
+    found = loss(reduction="sum")(truth, predictions, np.array([[1.0, 0.0]], np.float32))
+    np.testing.assert_allclose(ops.convert_to_numpy(found), alone[0, 0])
+
+
+def test_wrong_arguments_are_named():
+    for make, message in [
+        (lambda: SmoothL1Loss(-1), "`beta` is -1, but must be a number of at least 0"),
+        (lambda: HuberLoss(0), "`delta` is 0, but must be a number over 0"),
+        (lambda: BalancedL1Loss(0), "`alpha` is 0, but must be a number over 0"),
+        (lambda: IoULoss("square"), "`mode` is 'square', but must be one of 'linear', 'log'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+@pytest.mark.parametrize("loss", [SmoothL1Loss, HuberLoss, BalancedL1Loss, *FAMILY])
 def test_box_losses_of_no_boxes_are_empty(loss):
     found = ops.convert_to_numpy(loss(reduction="none")(ops.zeros((2, 0, 4)), ops.zeros((2, 0, 4))))
     assert found.shape == (2, 0)

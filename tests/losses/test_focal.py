@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasvision.losses import SigmoidFocalLoss
-from kerasvision.losses.focal import sigmoid_focal_loss
+from kerasvision.losses import SigmoidFocalLoss, SoftmaxFocalLoss
+from kerasvision.losses.focal import sigmoid_focal_loss, softmax_focal_loss
 
 # A probability of 0.9 and one of 0.2.
 LOGITS = np.array([math.log(9), -math.log(4)], np.float32)
@@ -129,3 +129,73 @@ def test_focal_loss_object_teaches_a_dense_layer():
     inputs = np.array([[0, 1], [1, 0]] * 8, np.float32)
     history = model.fit(inputs, inputs, epochs=15, verbose=0).history["loss"]
     assert history[-1] < 0.5 * history[0]
+
+
+def test_focal_loss_object_takes_class_indices_of_which_others_are_background():
+    logits = np.stack([LOGITS, LOGITS, LOGITS])
+    found = ops.convert_to_numpy(SigmoidFocalLoss(reduction="none")(np.array([0, 1, -1]), logits))
+    one_hot = np.array([[1, 0], [0, 1], [0, 0]])
+    np.testing.assert_allclose(found, _loss(one_hot, logits).sum(-1), rtol=1e-6)
+
+
+def test_focal_loss_object_leaves_out_ignored_elements_and_positions():
+    logits = np.stack([LOGITS, LOGITS, LOGITS])
+    targets = np.array([[1, 255], [0, 0], [255, 255]], np.float32)
+    elements = _loss(targets, logits)
+    # The second class of the first row and the whole third row do not count: a mean over two rows.
+    expected = (elements[0, 0] + elements[1].sum()) / 2
+    np.testing.assert_allclose(SigmoidFocalLoss(ignore_class=255)(targets, logits), expected, rtol=1e-6)
+    found = SigmoidFocalLoss(ignore_class=255)(np.array([0, 1, 255]), logits)
+    np.testing.assert_allclose(found, _loss([[1, 0], [0, 1]], logits[:2]).sum() / 2, rtol=1e-6)
+
+
+# Shares of 1/4, 1/2 and 1/4.
+THREE = np.array([0, math.log(2), 0], np.float32)
+
+
+def _softmax(labels, logits, **options):
+    labels, logits = ops.convert_to_tensor(np.asarray(labels)), ops.convert_to_tensor(np.asarray(logits, np.float32))
+    return ops.convert_to_numpy(softmax_focal_loss(labels, logits, **options))
+
+
+def test_softmax_focal_by_hand():
+    # (1 - p)^2 (-log p): (3/4)^2 log 4 and (1/2)^2 log 2.
+    expected = [9 / 16 * math.log(4), 0.25 * math.log(2)]
+    np.testing.assert_allclose(_softmax([0, 1], [THREE, THREE]), expected, rtol=1e-6)
+
+
+def test_softmax_focal_weighs_all_alike_or_each_class():
+    logits = [THREE, THREE]
+    np.testing.assert_allclose(_softmax([0, 1], logits, alpha=0.25), 0.25 * _softmax([0, 1], logits), rtol=1e-6)
+    found = _softmax([0, 1, 7], [THREE] * 3, alpha=(3.0, 0.5, 9.0), ignore_class=7)
+    np.testing.assert_allclose(found, [*_softmax([0, 1], logits) * [3.0, 0.5], 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_softmax_focal_of_extreme_logits_by_hand(gamma, gradient):
+    logits = np.array([[1e4, 0, 0], [0, 1e4, 0]], np.float32)
+    # Right: nothing; wrong by far: the modulation is 1, the loss the distance.
+    np.testing.assert_allclose(_softmax([0, 0], logits, gamma=gamma), [0, 1e4])
+    labels = ops.convert_to_tensor([0, 0])
+    slopes = gradient(lambda x: ops.sum(softmax_focal_loss(labels, x, gamma=gamma)), logits)
+    np.testing.assert_allclose(slopes, [[0, 0, 0], [-1, 1, 0]], atol=1e-5)
+
+
+def test_softmax_focal_object_of_probabilities():
+    found = SoftmaxFocalLoss(from_logits=False)(
+        np.array([[0, 1, 255]]), np.array([[[0.25, 0.5, 0.25]] * 3], np.float32)
+    )
+    np.testing.assert_allclose(found, (9 / 16 * math.log(4) + 0.25 * math.log(2)) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [SigmoidFocalLoss, SoftmaxFocalLoss])
+def test_focal_refuses_a_negative_gamma(loss):
+    with pytest.raises(ValueError, match="`gamma` is -1, but must be a number of at least 0"):
+        loss(gamma=-1)
+
+
+def test_softmax_focal_refuses_weights_of_other_classes():
+    with pytest.raises(ValueError, match="`alpha` has 2 values, but predictions have 3 classes"):
+        SoftmaxFocalLoss((1, 2))(np.array([0]), THREE[None])
+    with pytest.raises(ValueError, match=r"`alpha` is \(-1.0,\), but"):
+        SoftmaxFocalLoss((-1,))

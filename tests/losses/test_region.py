@@ -1,4 +1,4 @@
-"""Dice loss by hand."""
+"""Dice, Jaccard and Tversky losses by hand."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasvision.losses import DiceLoss
+from kerasvision.losses import DiceLoss, FocalTverskyLoss, JaccardLoss, TverskyLoss
 
 # One image of 1 x 4 pixels, two classes.
 TRUTH = np.array([[[0, 0, 1, 1]]])
@@ -102,3 +102,124 @@ def test_dice_with_half_precision_predictions_does_not_overflow():
     # 300 x 300 = 90000 pixels: more than float16 can count.
     truth = np.zeros((1, 300, 300), np.int32)
     assert _dice(truth, np.ones((1, 300, 300, 1), np.float16)) == pytest.approx(0, abs=1e-6)
+
+
+def _value(loss, truth, predictions):
+    return np.asarray(ops.convert_to_numpy(loss(truth, predictions)))
+
+
+# Overlaps, predicted and true sizes of TRUTH and PROBABILITIES: class 0: 1.5, 1.75, 2; class 1: 1.75, 2.25, 2.
+
+
+def test_jaccard_by_hand():
+    # 1.5 / (1.75 + 2 - 1.5) and 1.75 / (2.25 + 2 - 1.75).
+    expected = 1 - (1.5 / 2.25 + 1.75 / 2.5) / 2
+    np.testing.assert_allclose(_value(JaccardLoss(from_logits=False), TRUTH, PROBABILITIES), expected, rtol=1e-5)
+
+
+def test_tversky_by_hand():
+    # Class 0: TP 1.5, FP 0.25, FN 0.5; class 1: TP 1.75, FP 0.5, FN 0.25.
+    indices = [1.5 / (1.5 + 0.3 * 0.25 + 0.7 * 0.5), 1.75 / (1.75 + 0.3 * 0.5 + 0.7 * 0.25)]
+    found = _value(TverskyLoss(from_logits=False), TRUTH, PROBABILITIES)
+    np.testing.assert_allclose(found, 1 - sum(indices) / 2, rtol=1e-5)
+    powers = [(1 - index) ** 0.75 for index in indices]
+    found = _value(FocalTverskyLoss(from_logits=False), TRUTH, PROBABILITIES)
+    np.testing.assert_allclose(found, sum(powers) / 2, rtol=1e-5)
+    found = _value(FocalTverskyLoss(from_logits=False, gamma=2, of_mean=True), TRUTH, PROBABILITIES)
+    np.testing.assert_allclose(found, (1 - sum(indices) / 2) ** 2, rtol=1e-5)
+
+
+def test_tversky_of_equal_weights_is_dice_or_jaccard():
+    for weight, other in [(0.5, DiceLoss), (1.0, JaccardLoss)]:
+        found = _value(TverskyLoss(weight, weight, from_logits=False), TRUTH, PROBABILITIES)
+        np.testing.assert_allclose(found, _value(other(from_logits=False), TRUTH, PROBABILITIES), rtol=1e-6)
+
+
+def test_region_loss_as_logarithm():
+    expected = -(math.log(3 / 3.75) + math.log(3.5 / 4.25)) / 2
+    assert _dice(TRUTH, PROBABILITIES, log=True) == pytest.approx(expected, rel=1e-5)
+    # No overlap at all: the coefficient counts as 1e-7.
+    wrong = np.eye(2, dtype=np.float32)[1 - TRUTH]
+    assert _dice(TRUTH, wrong, log=True) == pytest.approx(-math.log(1e-7), rel=1e-5)
+
+
+def test_region_loss_of_images_by_hand():
+    truth = np.array([[[0, 1]], [[1, 1]]])
+    probabilities = np.array([[[[0.5, 0.5], [0.25, 0.75]]], [[[0.0, 1.0], [0.0, 1.0]]]], np.float32)
+    # First image: class 0: 2 * 0.5 / (0.75 + 1), class 1: 2 * 0.75 / (1.25 + 1); second: class 1 alone, perfect.
+    expected = [1 - (1 / 1.75 + 1.5 / 2.25) / 2, 0]
+    found = _value(DiceLoss(from_logits=False, per_image=True, reduction="none"), truth, probabilities)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_region_loss_of_bits_by_hand():
+    truth = np.array([[[1, 0, 1, 255]]])
+    probabilities = np.array([[[0.75, 0.5, 0.25, 0.9]]], np.float32)
+    # 2 * (0.75 + 0.25) / (1.5 + 2).
+    loss = DiceLoss(mode="binary", from_logits=False)
+    for axes in [
+        (truth, probabilities),
+        (truth[..., None], probabilities[..., None]),
+        (truth, probabilities[..., None]),
+    ]:
+        np.testing.assert_allclose(_value(loss, *axes), 1 - 2 / 3.5, rtol=1e-5)
+    logits = np.log(probabilities) - np.log(1 - probabilities)
+    np.testing.assert_allclose(_value(DiceLoss(mode="binary"), truth, logits), 1 - 2 / 3.5, rtol=1e-5)
+
+
+def test_region_loss_of_many_labels_by_hand():
+    # Pixels may have several classes or none; one element of class 1 is ignored.
+    truth = np.array([[[[1, 1], [0, 255], [1, 0]]]])
+    probabilities = np.array([[[[0.5, 1.0], [0.5, 0.3], [1.0, 0.5]]]], np.float32)
+    # Class 0: 2 * 1.5 / (2 + 2); class 1: 2 * 1 / (1.5 + 1).
+    found = _value(DiceLoss(mode="multilabel", from_logits=False), truth, probabilities)
+    np.testing.assert_allclose(found, 1 - (3 / 4 + 2 / 2.5) / 2, rtol=1e-5)
+
+
+def test_region_loss_of_absent_classes():
+    three = np.concatenate([PROBABILITIES * 0.5, np.full_like(PROBABILITIES[..., :1], 0.5)], axis=-1)
+    # Class 0: 2 * 0.75 / (0.875 + 2), class 1: 2 * 0.875 / (1.125 + 2), class 2: 0 / (2 + 0).
+    losses = [1 - 1.5 / 2.875, 1 - 1.75 / 3.125, 1.0]
+    assert _dice(TRUTH, three) == pytest.approx(sum(losses[:2]) / 2, rel=1e-5)
+    assert _dice(TRUTH, three, absent="zero") == pytest.approx(sum(losses[:2]) / 3, rel=1e-5)
+    assert _dice(TRUTH, three, absent="count") == pytest.approx(sum(losses) / 3, rel=1e-5)
+
+
+def test_region_loss_counts_false_positives_of_background_images(gradient):
+    truth, logits = np.zeros((1, 2, 2)), np.zeros((1, 2, 2, 1), np.float32)
+    loss = DiceLoss(mode="binary", absent="count", smooth=1.0)
+    np.testing.assert_allclose(_value(loss, truth, logits), 1 - 1 / 3, rtol=1e-5)  # four halves: 1 / (2 + 1)
+    assert (gradient(lambda x: loss(ops.convert_to_tensor(truth), x), logits) > 0).all()
+    # Without pixels of the class, predicted or true, there is nothing wrong.
+    assert _value(DiceLoss(mode="binary", absent="count"), truth, logits - 1e4) == 0
+
+
+def test_region_loss_weighs_classes():
+    losses = [1 - 3 / 3.75, 1 - 3.5 / 4.25]
+    expected = (0.5 * losses[0] + 2 * losses[1]) / 2.5
+    assert _dice(TRUTH, PROBABILITIES, class_weights=(0.5, 2)) == pytest.approx(expected, rel=1e-5)
+    assert _dice(TRUTH, PROBABILITIES, class_weights=(0, 1)) == pytest.approx(losses[1], rel=1e-5)
+    assert _dice(TRUTH, PROBABILITIES, class_weights=(0, 0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mode": "multi"}, "`mode` is 'multi', but must be one of 'multiclass', 'multilabel', 'binary'"),
+        ({"absent": "drop"}, "`absent` is 'drop', but must be one of 'skip', 'zero', 'count'"),
+        ({"smooth": -1}, "`smooth` is -1, but must be a number of at least 0"),
+        ({"class_weights": (1, -1)}, r"`class_weights` is \(1.0, -1.0\), but must be one number of at least 0"),
+    ],
+)
+def test_region_loss_names_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DiceLoss(**arguments)
+
+
+def test_region_loss_names_wrong_shapes():
+    with pytest.raises(ValueError, match="`class_weights` has 3 values, but predictions have 2 classes"):
+        _dice(TRUTH, PROBABILITIES, class_weights=(1, 2, 3))
+    with pytest.raises(ValueError, match=r"`y_true` has shape \(1, 1, 4\) and `y_pred` \(1, 1, 4, 2\), but mode"):
+        _dice(TRUTH, PROBABILITIES, mode="multilabel")
+    with pytest.raises(ValueError, match='use mode="multiclass" for class indices'):
+        _dice(TRUTH, PROBABILITIES, mode="binary")
