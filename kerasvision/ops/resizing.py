@@ -5,6 +5,7 @@ A resize rule belongs to a set of weights, not to the network: it is what the we
 """
 
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -59,8 +60,12 @@ class ResizeRule:
             return self.size_hw
         if self.mode == "letterbox":
             assert self.size_hw is not None
-            scale = min(self.size_hw[0] / height, self.size_hw[1] / width)
-            rounded = round(height * scale), round(width * scale)
+            canvas_height, canvas_width = self.size_hw
+            # Exact, as `ops.letterbox` has it: in floating point some halves would round the other way.
+            if width * canvas_height > height * canvas_width:
+                rounded = round(Fraction(height * canvas_width, width)), canvas_width
+            else:
+                rounded = canvas_height, round(Fraction(width * canvas_height, height))
         else:
             assert self.shortest is not None
             scale = self.shortest / min(height, width)
