@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from benchmarks import memory
@@ -15,6 +16,7 @@ from benchmarks import memory
 DEMO = Path(__file__).parents[2] / "examples/demo.py"
 
 
+@pytest.mark.slow
 def test_demo_in_miniature_writes_models_pictures_and_report(tmp_path, monkeypatch, capsys):
     # Each of the models would start a process of its own for this one figure; tests/benchmarks does it once.
     monkeypatch.setattr(memory, "peak_of", lambda *_: {"peak_bytes": 1, "method": "not measured"})
