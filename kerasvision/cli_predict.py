@@ -36,6 +36,8 @@ def predict(
     """Find objects or segment images; draw the results and print them.
 
     The pictures go to --out under the images' names; no input is ever overwritten.
+    Photos are turned upright first, as their EXIF orientation says; boxes and sizes
+    are those of the upright picture.
 
     A file that cannot be read is reported, the others are done, and the exit status is 2.
     """

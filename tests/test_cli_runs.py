@@ -127,9 +127,15 @@ def test_benchmark_a_trained_model(trained, voc, tmp_path):
 
 
 def test_predict_and_evaluate_with_the_embedded_detector(scenes, tmp_path):
-    path = save_image(scenes[0].image, tmp_path / "scene.png")
+    upright = save_image(scenes[0].image, tmp_path / "a.png")
+    sideways = Image.fromarray(np.rot90(scenes[0].image))  # a quarter turn to the left …
+    exif = sideways.getexif()
+    exif[0x0112] = 6  # … and the word that it has to be turned back to the right
+    sideways.save(tmp_path / "b.png", exif=exif)
     model = ("--model", "retinanet_resnet10_fpn")
-    (found,) = json.loads(run("predict", path, *model, "--out", tmp_path / "drawn", "--json").stdout)
+    arguments = ("predict", upright, tmp_path / "b.png", *model, "--out", tmp_path / "drawn", "--json")
+    found, turned = json.loads(run(*arguments).stdout)
+    assert turned["detections"] == found["detections"] and turned["width"] == found["width"] == 384
     assert "car" in {entry["class"] for entry in found["detections"]}
     boxes = np.array([entry["box_xyxy"] for entry in found["detections"]])
     assert (boxes[:, 2:] <= [384, 256]).all() and (boxes >= 0).all()
