@@ -40,7 +40,9 @@ def lovasz_weights(errors, true, counted):
     # Without any true pixel the first false one makes the loss 1.
     first = ops.cast(ops.logical_and(size == 0, ops.expand_dims(ops.arange(pixels) == 0, 0)), "float32")
     weights = ops.where(size == 0, first, weights)
-    weights = ops.scatter(ops.expand_dims(order, -1), ops.reshape(weights, (-1,)), (rows * pixels,))
+    # Back into the pixels' own order. Not ops.scatter: on PyTorch that is a Python loop over the elements.
+    weights = ops.reshape(weights, (-1,))
+    weights = ops.scatter_update(ops.zeros_like(weights), ops.expand_dims(order, -1), weights)
     return ops.stop_gradient(ops.where(counted, ops.reshape(weights, (rows, pixels)), 0))
 
 
