@@ -1,4 +1,4 @@
-"""Picking rows of each image in a batch."""
+"""Picking and marking rows of each image in a batch."""
 
 from keras import ops
 
@@ -19,3 +19,24 @@ def take_rows(values, indices):
     batch, rows, *rest = ops.shape(values)
     starts = ops.expand_dims(ops.arange(batch, dtype="int32") * rows, 1)  # (B, 1)
     return ops.take(ops.reshape(values, (-1, *rest)), ops.cast(indices, "int32") + starts, axis=0)
+
+
+def mark_rows(indices, chosen, count):
+    """Return which rows of each image are named by its indices.
+
+    Args:
+        indices: (B, K) int32 in [0, count).
+        chosen: (B, K) bool; indices where it is False name nothing.
+        count: N, the number of rows.
+
+    Returns:
+        (B, N) bool.
+    """
+    batch = ops.shape(indices)[0]
+    starts = ops.expand_dims(ops.arange(batch, dtype="int32") * (count + 1), 1)  # (B, 1)
+    # One more row in each image takes what names nothing.
+    places = ops.where(chosen, ops.cast(indices, "int32"), count) + starts
+    places = ops.reshape(places, (-1, 1))
+    marks = ops.zeros((batch * (count + 1),), "int32")
+    marks = ops.scatter_update(marks, places, ops.ones_like(places[:, 0]))
+    return ops.reshape(marks, (batch, count + 1))[:, :count] > 0
