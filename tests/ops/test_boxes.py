@@ -180,3 +180,177 @@ def test_encode_and_decode_of_no_boxes_are_empty():
 def test_box_functions_trace_with_unknown_counts():
     found = boxes.pairwise_iou(keras.Input((None, 4)), keras.Input((7, 4)))
     assert tuple(found.shape) == (None, None, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "expected"),
+    [
+        ("diou", [0, 0, 10, 10], 1.0),
+        # IoU 50 / 150; centres 5 apart, diagonal of 15 x 10: 25 / 325.
+        ("diou", [5, 0, 15, 10], 1 / 3 - 25 / 325),
+        ("diou", [30, 0, 40, 10], -900 / 1700),  # 30 apart; 40 x 10
+        ("diou", [5, 5, 5, 5], 0.0),  # a point in the centre
+        ("ciou", [0, 0, 10, 10], 1.0),
+        ("ciou", [5, 0, 15, 10], 1 / 3 - 25 / 325),  # both square
+    ],
+)
+def test_diou_and_ciou_with_a_square_of_ten(name, other, expected):
+    found = getattr(boxes, name)(_tensor([0, 0, 10, 10]), _tensor(other))
+    np.testing.assert_allclose(_numpy(found), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_ciou_weighs_the_difference_of_shapes():
+    # 20 x 10 around 10 x 10, same centre: IoU 0.5; v = (4 / pi^2)(arctan 2 - arctan 1)^2, alpha = v / (0.5 + v).
+    v = 4 / math.pi**2 * (math.atan(2) - math.atan(1)) ** 2
+    found = boxes.ciou(_tensor([0, 0, 10, 10]), _tensor([-5, 0, 15, 10]))
+    np.testing.assert_allclose(_numpy(found), 0.5 - v * v / (0.5 + v), rtol=1e-5)
+
+
+OVERLAPS = ["iou", "giou", "diou", "ciou"]
+SQUARE = [0, 0, 10, 10]
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+@pytest.mark.parametrize(
+    "other",
+    [
+        [math.nan] * 4,
+        [0, math.nan, 10, 10],
+        [-math.inf, -math.inf, math.inf, math.inf],
+        [0, 0, 3e38, 3e38],
+        [-1e20, -1e20, 1e20, 1e20],
+        [3, 3, 3, 3],
+        [3, 3, 3, 9],
+        [9, 9, 3, 3],
+        [0, 0, 1e-30, 1e-30],
+    ],
+)
+def test_overlaps_with_degenerate_huge_and_nan_boxes_are_finite_and_bounded(name, other):
+    pairs = _tensor([SQUARE, other, other]), _tensor([other, SQUARE, other])
+    found = _numpy(getattr(boxes, name)(*pairs))
+    assert np.isfinite(found).all(), found
+    assert found.min() >= {"iou": 0, "ciou": -2}.get(name, -1) and found.max() <= 1
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int32"])
+def test_overlaps_of_other_dtypes_are_computed_in_float32(name, dtype):
+    # 512 x 512 is more than float16 can count: 65504.
+    first, second = (ops.cast(_tensor(values), dtype) for values in ([0, 0, 512, 512], [256, 0, 768, 512]))
+    found = _numpy(getattr(boxes, name)(first, second))
+    assert found.dtype == np.float32
+    expected = _numpy(getattr(boxes, name)(_tensor([0, 0, 2, 2]), _tensor([1, 0, 3, 2])))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert _numpy(boxes.area(first)) == 512 * 512
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(OVERLAPS))
+def test_overlaps_are_symmetric_and_stay_when_boxes_move_grow_or_turn(seed, name):
+    first, second = _random_boxes(seed, 12), _random_boxes(seed + 1, 12)
+    overlap = getattr(boxes, name)
+    expected = _numpy(overlap(_tensor(first), _tensor(second)))
+    np.testing.assert_allclose(_numpy(overlap(_tensor(second), _tensor(first))), expected, atol=1e-6)
+    rng = np.random.default_rng(seed)
+    shift, scale = rng.uniform(-500, 500, 2), rng.uniform(0.01, 100)
+    for change in (
+        lambda b: b + np.tile(shift, 2),
+        lambda b: b * scale,
+        lambda b: 1000 - b[:, [2, 3, 0, 1]],  # turned by 180 degrees
+    ):
+        found = _numpy(overlap(_tensor(change(first)), _tensor(change(second))))
+        np.testing.assert_allclose(found, expected, atol=2e-4)
+    pairwise = _numpy(getattr(boxes, f"pairwise_{name}")(_tensor(first), _tensor(second)))
+    np.testing.assert_allclose(np.diag(pairwise), expected, atol=1e-6)
+    order = rng.permutation(12)
+    found = _numpy(getattr(boxes, f"pairwise_{name}")(_tensor(first[order]), _tensor(second)))
+    np.testing.assert_allclose(found, pairwise[order], atol=1e-6)
+    np.testing.assert_allclose(_numpy(overlap(_tensor(first), _tensor(first))), 1, atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31))
+def test_clip_twice_is_clip_once_and_keeps_boxes_inside(seed):
+    given_boxes = _random_boxes(seed, 2, 9) * 4 - 100
+    sizes = np.random.default_rng(seed).integers(1, 200, (2, 2))
+    once = _numpy(boxes.clip(_tensor(given_boxes), sizes))
+    np.testing.assert_array_equal(_numpy(boxes.clip(_tensor(once), sizes)), once)
+    assert once.min() >= 0 and (once <= np.tile(sizes[:, None, ::-1], 2)).all()
+    assert (once[..., 2:] >= once[..., :2]).all()
+
+
+def test_clip_of_infinite_and_nan_boxes():
+    found = boxes.clip(_tensor([[[-math.inf, math.nan, math.inf, 5]]]), ops.convert_to_tensor([20, 30]))
+    np.testing.assert_array_equal(_numpy(found), [[[0, math.nan, 30, 5]]])
+
+
+# left 10, top 20, right 40, bottom 60 in an image of height 100 and width 200.
+SAME_BOX = {
+    "xyxy": [10, 20, 40, 60],
+    "yxyx": [20, 10, 60, 40],
+    "xywh": [10, 20, 30, 40],
+    "cxcywh": [25, 40, 30, 40],
+    "rel_xyxy": [0.05, 0.2, 0.2, 0.6],
+    "rel_yxyx": [0.2, 0.05, 0.6, 0.2],
+    "rel_xywh": [0.05, 0.2, 0.15, 0.4],
+    "rel_cxcywh": [0.125, 0.4, 0.15, 0.4],
+}
+
+
+@pytest.mark.parametrize("source", boxes.FORMATS)
+def test_convert_by_hand_and_round_trip(source):
+    for target in boxes.FORMATS:
+        found = boxes.convert(_tensor([SAME_BOX[source]]), source, target, sizes_hw=(100, 200))
+        np.testing.assert_allclose(_numpy(found), [SAME_BOX[target]], rtol=1e-5)
+
+
+def test_convert_uses_each_images_own_size():
+    sizes = np.array([[10, 20], [40, 50]])
+    found = boxes.convert(_tensor([[SQUARE], [SQUARE]]), "xyxy", "rel_yxyx", sizes_hw=sizes)
+    np.testing.assert_allclose(_numpy(found), [[[0, 0, 1, 0.5]], [[0, 0, 0.25, 0.2]]])
+
+
+def test_convert_between_relative_formats_needs_no_size():
+    found = boxes.convert(_tensor(SAME_BOX["rel_xyxy"]), "rel_xyxy", "rel_cxcywh")
+    np.testing.assert_allclose(_numpy(found), SAME_BOX["rel_cxcywh"], rtol=1e-5)
+
+
+def test_convert_of_no_boxes_is_empty():
+    assert _numpy(boxes.convert(ops.zeros((2, 0, 4)), "xywh", "rel_yxyx", sizes_hw=(5, 5))).shape == (2, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("xyhw", "xyxy"), "`source` 'xyhw' is not a box format; use one of xyxy, yxyx"),
+        (("xyxy", "rel"), "`target` 'rel' is not a box format"),
+        (("xyxy", "rel_xyxy"), r"`sizes_hw` None must be the images' \(height, width\)"),
+    ],
+)
+def test_convert_of_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        boxes.convert(_tensor(SQUARE), *arguments)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch runs eagerly")
+def test_box_functions_in_compiled_code_of_unknown_size():
+    values, sizes = _tensor(_random_boxes(0, 2, 5)), ops.convert_to_tensor(np.array([[50, 60], [70, 80]], np.int32))
+
+    def all_of_them(values, sizes):
+        pairs = [getattr(boxes, f"pairwise_{name}")(values, values) for name in OVERLAPS]
+        converted = boxes.convert(boxes.clip(values, sizes), "xyxy", "rel_cxcywh", sizes_hw=sizes)
+        return *pairs, converted, boxes.decode_deltas(boxes.encode_deltas(values, values), values)
+
+    expected = [_numpy(found) for found in all_of_them(values, sizes)]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        compiled = [jax.jit(all_of_them)]
+    else:
+        import tensorflow as tf
+
+        signature = [tf.TensorSpec((None, None, 4)), tf.TensorSpec((None, 2), tf.int32)]
+        compiled = [tf.function(all_of_them, input_signature=signature), tf.function(all_of_them, jit_compile=True)]
+    for function in compiled:
+        for found, wanted in zip(function(values, sizes), expected, strict=True):
+            np.testing.assert_allclose(np.asarray(found), wanted, atol=1e-4)
