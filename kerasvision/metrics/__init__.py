@@ -7,5 +7,6 @@ from kerasvision.metrics.segmentation import (
     figures_of,
     per_class_iou,
 )
+from kerasvision.metrics.voc_ap import VocAP
 
-__all__ = ["CocoAP", "SegmentationMetrics", "confusion_matrix", "figures_of", "per_class_iou"]
+__all__ = ["CocoAP", "SegmentationMetrics", "VocAP", "confusion_matrix", "figures_of", "per_class_iou"]

@@ -2,11 +2,15 @@
 
 import numpy as np
 
+from kerasvision.metrics.detections import unpadded
+
 # Positions in COCOeval's `stats`, in the order pycocotools prints them.
 _STATS = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
 )
+# COCO's sizes, in square pixels; both ends belong to a size.
+_AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
 
 
 class CocoAP:
@@ -16,11 +20,15 @@ class CocoAP:
     ground truth must share one pixel grid.
 
     Args:
-        all_statistics: Report all twelve of COCO's figures instead of AP, AP50 and AP75.
+        all_statistics: Report all twelve of COCO's figures instead of AP, AP50 and AP75: also those of objects below
+            32^2, from there to 96^2 and above square pixels (`AP_small`, `AP_medium`, `AP_large`), and the average
+            recall of at most 1, 10 and 100 detections an image (`AR_1` ...) and of 100 by size (`AR_small` ...).
+        num_classes: C; labels must be below it. ``None`` allows any label.
     """
 
-    def __init__(self, *, all_statistics=False):
+    def __init__(self, *, all_statistics=False, num_classes=None):
         self.all_statistics = all_statistics
+        self.num_classes = num_classes
         self.reset()
 
     def reset(self):
@@ -35,31 +43,29 @@ class CocoAP:
         Args:
             detections: dict of `boxes` (B, D, 4), `scores` (B, D) and `labels` (B, D), label -1 being padding.
             targets: dict of `boxes` (B, M, 4), `labels` (B, M), label -1 being padding, and optionally `ignored`
-                (B, M) bool: regions in which detections count neither as right nor as wrong.
-        """
-        ignored = targets.get("ignored")
-        if ignored is None:
-            ignored = [np.zeros(len(labels), bool) for labels in targets["labels"]]
-        for index in range(len(targets["labels"])):
-            self._images += 1
-            kept = np.flatnonzero(np.asarray(targets["labels"][index]) >= 0)
-            self._add_truth(*(np.asarray(part[index])[kept] for part in (targets["boxes"], targets["labels"], ignored)))
-            kept = np.flatnonzero(np.asarray(detections["labels"][index]) >= 0)
-            boxes, scores, labels = (
-                np.asarray(detections[name][index], np.float64)[kept] for name in ("boxes", "scores", "labels")
-            )
-            columns = (np.full((len(kept), 1), self._images), to_xywh(boxes), scores[:, None], labels[:, None])
-            self._detections.append(np.concatenate(columns, axis=1))  # (D', 7)
+                (B, M) bool: regions in which detections count neither as right nor as wrong, and `areas` (B, M) in
+                square pixels: COCO sorts its objects into sizes by the area of their masks; default: of their boxes.
 
-    def _add_truth(self, boxes, labels, ignored):
-        for box, label, crowd in zip(to_xywh(boxes.astype(np.float64)), labels, ignored, strict=True):
+        Raises:
+            ValueError: A label is below -1 or not below `num_classes`, or the numbers of images differ.
+        """
+        for image in list(unpadded(detections, targets, self.num_classes)):
+            self._images += 1
+            self._add_truth(image)
+            number = np.full((len(image.found_labels), 1), self._images)
+            scores, labels = image.found_scores[:, None], image.found_labels[:, None]
+            self._detections.append(np.concatenate([number, to_xywh(image.found_boxes), scores, labels], axis=1))
+
+    def _add_truth(self, image):
+        columns = (to_xywh(image.boxes), image.labels, image.ignored, image.areas)
+        for box, label, crowd, area in zip(*columns, strict=True):
             self._annotations.append(
                 {
                     "id": len(self._annotations) + 1,  # COCO's evaluators take id 0 for unmatched
                     "image_id": self._images,
                     "category_id": int(label),
                     "bbox": box.tolist(),
-                    "area": float(box[2] * box[3]),
+                    "area": float(area),
                     "iscrowd": int(crowd),
                 }
             )
@@ -89,7 +95,7 @@ class CocoAP:
         if not any(not annotation["iscrowd"] for annotation in self._annotations):
             return dict.fromkeys(names, float("nan"))
         if not sum(len(part) for part in self._detections):
-            return dict.fromkeys(names, 0.0)
+            return self._figures_of_none_found({a["category_id"] for a in self._annotations}, names)
         _, evaluator = self._evaluate()
         return {
             name: float(value) if value >= 0 else float("nan")
@@ -97,22 +103,55 @@ class CocoAP:
         }
 
     def per_class(self):
-        """Return {label: {"AP": ..., "AP50": ...}} for every class of the ground truth; NaN if all of it is ignored."""
+        """Return {label: {"AP": ..., "AP50": ...}} for every class of the ground truth; NaN if all of it is ignored.
+
+        With `all_statistics` all twelve figures of each class; NaN where it has no object of that size.
+        """
+        names = _STATS if self.all_statistics else _STATS[:2]
+        labels = sorted({annotation["category_id"] for annotation in self._annotations})
+        if not labels:
+            return {}
         if not sum(len(part) for part in self._detections):
-            scored = {a["category_id"]: 0.0 for a in self._annotations if not a["iscrowd"]}
-            labels = sorted({annotation["category_id"] for annotation in self._annotations})
-            return {label: dict.fromkeys(("AP", "AP50"), scored.get(label, float("nan"))) for label in labels}
+            return {label: self._figures_of_none_found({label}, names) for label in labels}
         labels, evaluator = self._evaluate()
         precision = np.asarray(evaluator.eval["precision"])  # (IoU, recall, class, area, max detections)
+        recall = np.asarray(evaluator.eval["recall"])  # (IoU, class, area, max detections)
+        return {
+            label: {name: _mean(_part(name, precision[:, :, index], recall[:, index])) for name in names}
+            for index, label in enumerate(labels)
+        }
+
+    def _figures_of_none_found(self, labels, names):
+        """Return 0 for the figures that have objects of these classes to measure by, NaN for the others."""
+        areas = [a["area"] for a in self._annotations if a["category_id"] in labels and not a["iscrowd"]]
         figures = {}
-        for index, label in enumerate(labels):
-            by_iou = precision[:, :, index, 0, -1]
-            valid = np.where(by_iou > -1, by_iou, np.nan)
-            if np.isnan(valid).all():
-                figures[label] = {"AP": float("nan"), "AP50": float("nan")}
-            else:
-                figures[label] = {"AP": float(np.nanmean(valid)), "AP50": float(np.nanmean(valid[0]))}
+        for name in names:
+            low, high = _AREAS.get(name.partition("_")[2], (0, float("inf")))
+            figures[name] = 0.0 if any(low <= area <= high for area in areas) else float("nan")
         return figures
+
+
+def _part(name, precision, recall):
+    """Return the entries of one class that a figure is the mean of; -1 where there is nothing to measure by.
+
+    Args:
+        name: One of `_STATS`.
+        precision: (10 IoUs, 101 recalls, 4 areas, 3 maximal numbers of detections).
+        recall: (10 IoUs, 4 areas, 3 maximal numbers of detections).
+    """
+    kind, _, rest = name.partition("_")
+    area = list(_AREAS).index(rest) + 1 if rest in _AREAS else 0  # area 0 is all of them
+    if kind == "AR":
+        return recall[:, area, ("1", "10", "100").index(rest) if area == 0 else 2]
+    if kind in ("AP50", "AP75"):
+        return precision[0 if kind == "AP50" else 5, :, area, 2]
+    return precision[:, :, area, 2]
+
+
+def _mean(values):
+    """Return the mean of the values that are not -1, NaN if there is none."""
+    valid = values[values > -1]
+    return float(valid.mean()) if valid.size else float("nan")
 
 
 def to_xywh(boxes_xyxy):

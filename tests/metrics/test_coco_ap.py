@@ -231,3 +231,47 @@ def test_all_statistics_equal_pycocotools(seed, options):
     assert 0 < found["AP"] < 1
     assert _result(detections, targets) == {name: found[name] for name in ("AP", "AP50", "AP75")}
     assert list(found)[-6:] == ["AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"]
+
+
+def test_per_class_has_all_statistics_by_size():
+    small, medium = [0, 0, 20, 20], [100, 100, 150, 150]  # 400 and 2500 square pixels
+    metric = CocoAP(all_statistics=True)
+    metric.add(_batch([small], [4], scores=[0.9]), _batch([small, medium], [4, 4]))
+    found = metric.per_class()[4]
+    assert (found["AP_small"], found["AP_medium"], found["AR_small"], found["AR_medium"]) == (1, 0, 1, 0)
+    assert np.isnan(found["AP_large"]) and np.isnan(found["AR_large"])
+    assert (found["AR_1"], found["AR_10"], found["AR_100"]) == (0.5, 0.5, 0.5)
+    assert found["AP"] == pytest.approx(51 / 101) == found["AP75"]
+
+
+def test_per_class_without_detections_has_all_statistics_by_size():
+    metric = CocoAP(all_statistics=True)
+    metric.add(_batch([], [], scores=[]), _batch([[0, 0, 20, 20]], [4]))
+    found = metric.per_class()[4]
+    assert list(found) == list(metric.result())
+    expected = dict.fromkeys(("AP_medium", "AP_large", "AR_medium", "AR_large"), float("nan"))
+    assert found == pytest.approx({**dict.fromkeys(found, 0.0), **expected}, nan_ok=True)
+    assert metric.result() == pytest.approx(found, nan_ok=True)
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_means_over_the_classes_are_the_figures_of_the_whole(seed):
+    metric = CocoAP(all_statistics=True)
+    metric.add(*_random(seed))
+    figures = list(metric.per_class().values())
+    for name, value in metric.result().items():
+        # Every class weighs the same, as each has the same number of thresholds and recalls.
+        assert value == pytest.approx(np.nanmean([figure[name] for figure in figures]), nan_ok=True)
+
+
+def test_given_areas_sort_objects_by_size():
+    targets = _batch([BOX], [0], areas=[100.0])  # a mask of 100 square pixels in a box of 2000
+    found = _result(_batch([BOX], [0], scores=[0.9]), targets, all_statistics=True)
+    assert found["AP_small"] == 1 and np.isnan(found["AP_medium"])
+
+
+def test_labels_out_of_range_are_named():
+    with pytest.raises(ValueError, match="`detections` holds the label 9, expected 0 to 3, or -1 for padding"):
+        _result(_batch([BOX], [9], scores=[0.9]), _batch([BOX], [0]), num_classes=4)
+    with pytest.raises(ValueError, match="`targets` holds the label -3, expected 0 or above"):
+        _result(_batch([BOX], [0], scores=[0.9]), _batch([BOX], [-3]))
