@@ -1,109 +1,181 @@
-"""Non-maximum suppression with a static output size."""
+"""Non-maximum suppression with a static output size: greedy, soft, Fast and Matrix NMS."""
+
+import functools
+from typing import Literal, NamedTuple, get_args
 
 import keras
 from keras import ops
 
+from kerasvision.ops.decaying_nms import fast_nms, matrix_nms, soft_nms
+from kerasvision.ops.greedy_nms import greedy_nms
 
-def non_max_suppression(boxes_xyxy, scores, labels=None, *, iou_threshold, max_detections, score_threshold=None):
-    """Greedily keep the best boxes and drop those that overlap a kept box of the same class.
+Method = Literal["greedy", "soft_linear", "soft_gaussian", "fast", "matrix_linear", "matrix_gaussian"]
+
+# Fast and Matrix NMS compare all pairs: 1000 candidates make arrays of 4 MB, 5000 of 100 MB. YOLACT takes 200 of each
+# class, SOLOv2 500 in all.
+DENSE_CANDIDATES = 1000
+
+# Coordinates are cut here. Areas stay far from overflow, and where classes are kept apart by moving them, one
+# absurd box does not eat the precision of all the others.
+LARGEST_COORDINATE = 1e5
+
+
+class Kept(NamedTuple):
+    """What `non_max_suppression` found.
 
     Args:
-        boxes_xyxy: (B, N, 4) absolute pixels; a box with a NaN or infinite coordinate is never kept.
-        scores: (B, N); a box of score -inf (or NaN) is never kept.
-        labels: (B, N) non-negative integer classes; ``None`` suppresses across all classes.
-        iou_threshold: Overlap above which the lower-scored box is dropped.
-        max_detections: D, the static number of outputs for each image.
-        score_threshold: Boxes must score more than this.
+        indices: int32 (B, D) into the N boxes, highest final score first, 0 where not valid.
+        valid: bool (B, D); the valid ones come first.
+        scores: float32 (B, D) final scores, after the decay of soft and Matrix NMS; 0 where not valid.
+    """
+
+    indices: object
+    valid: object
+    scores: object
+
+
+def non_max_suppression(
+    boxes_xyxy,
+    scores,
+    labels=None,
+    *,
+    iou_threshold=0.5,
+    max_detections,
+    score_threshold=None,
+    method: Method = "greedy",
+    sigma=0.5,
+    max_candidates=None,
+    exportable=False,
+):
+    """Keep the best boxes, and drop or play down those that overlap a better box of the same class.
+
+    Methods, s being scores and o the IoU of two boxes of one class:
+
+    - ``"greedy"``: keep the best, drop all that overlap it by more than `iou_threshold`, go on with the rest.
+    - ``"soft_linear"``: as greedy, but instead of being dropped, boxes with o > `iou_threshold` get s (1 - o).
+    - ``"soft_gaussian"``: every box gets s exp(-o^2 / sigma); `iou_threshold` is not used.
+    - ``"fast"``: drop what overlaps *any* better box by more than `iou_threshold`, also one that is dropped itself:
+      a little stricter than greedy, no loop.
+    - ``"matrix_linear"``, ``"matrix_gaussian"``: every box gets s times the least f(o) / f(m) over the better boxes,
+      f(x) being 1 - x or exp(-x^2 / sigma), and m the largest overlap of that better box with one better still;
+      no loop; `iou_threshold` is not used.
+
+    Args:
+        boxes_xyxy: (B, N, 4) absolute pixels. A box with a NaN or infinite coordinate is never kept, and harms no
+            other. Coordinates beyond ±100,000 count as that. A box of negative or no width or height has no area:
+            it overlaps nothing.
+        scores: (B, N), 0 or more for the methods that multiply them. A box of score -inf or NaN is never kept.
+        labels: (B, N) non-negative integer classes, below 2^24; ``None`` lets all classes compete.
+        iou_threshold: In [0, 1]; a pair exactly on it is kept.
+        max_detections: D, the static number of outputs for each image, 1 or more.
+        score_threshold: Boxes must score more than this, also after their decay. Soft and Matrix NMS never drop
+            a box otherwise.
+        method: See above.
+        sigma: Width of the Gaussian decays, above 0.
+        max_candidates: Only so many boxes of the highest scores take part; default: all, but 1000 for Fast and
+            Matrix NMS, which hold arrays of that number squared.
+        exportable: Greedy NMS in plain Keras operations only, so that a TensorFlow model exports to ONNX and LiteRT.
+            Fast and Matrix NMS always are, under every backend; soft NMS is a loop of D steps.
 
     Returns:
-        (indices, valid): int32 (B, D) into the N boxes, highest score first, 0 where not valid; bool (B, D).
+        `Kept`: indices (B, D), valid (B, D) and scores (B, D). Equal scores are taken in the order of the input.
 
-    On TensorFlow outside XLA this calls the native kernel, elsewhere a loop of D steps over whole arrays;
-    both cost about N x D overlaps, whether boxes overlap or not.
+    Raises:
+        ValueError: An unknown method, or a number outside its range.
+
+    Source: Soft-NMS, Bodla et al. 2017, https://arxiv.org/abs/1704.04503, equations 2 and 3; Fast NMS, YOLACT, Bolya
+    et al. 2019, https://arxiv.org/abs/1904.02689, section 3.3; Matrix NMS, SOLOv2, Wang et al. 2020,
+    https://arxiv.org/abs/2003.10152, equations 3 to 5 (sigma 0.5 is the 2.0 that its code multiplies by), here with
+    the IoU of boxes.
+
+    >>> import numpy as np
+    >>> boxes = np.array([[[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]]], "float32")
+    >>> kept = non_max_suppression(boxes, np.array([[0.9, 0.8, 0.7]], "float32"), max_detections=2)
+    >>> np.array(kept.indices).tolist()
+    [[0, 2]]
     """
-    scores = ops.cast(scores, "float32")
-    boxes_xyxy = ops.cast(boxes_xyxy, "float32")
-    finite = ops.all(ops.isfinite(boxes_xyxy), axis=-1)  # (B, N)
-    dropped = ops.logical_or(ops.isnan(scores), ops.logical_not(finite))
-    if score_threshold is not None:
-        dropped = ops.logical_or(dropped, scores <= score_threshold)
-    scores = ops.where(dropped, -float("inf"), scores)
-    # One such box would otherwise reach all others: the tiles of the classes are as large as the largest.
-    boxes_xyxy = ops.where(ops.expand_dims(finite, -1), boxes_xyxy, 0.0)
+    check_arguments(method, iou_threshold, max_detections, sigma, max_candidates)
+    suppress = compiled_once(_suppress, 7)
+    numbers = (iou_threshold, max_detections, score_threshold, method, sigma, max_candidates, exportable)
+    return Kept(*suppress(boxes_xyxy, scores, labels, *numbers))
+
+
+def _suppress(
+    boxes_xyxy,
+    scores,
+    labels,
+    iou_threshold,
+    max_detections,
+    score_threshold,
+    method,
+    sigma,
+    max_candidates,
+    exportable,
+):
+    """Return (indices, valid, scores): see `non_max_suppression`."""
+    boxes_xyxy, scores = _clean(boxes_xyxy, scores, score_threshold)
     if boxes_xyxy.shape[1] == 0:
         shape = (ops.shape(scores)[0], max_detections)
-        return ops.zeros(shape, "int32"), ops.zeros(shape, "bool")
-    if labels is not None:
-        boxes_xyxy = _separate_classes(boxes_xyxy, labels)
-    if keras.backend.backend() == "tensorflow":
-        return _tensorflow_nms(boxes_xyxy, scores, iou_threshold, max_detections)
-    return _portable_nms(boxes_xyxy, scores, iou_threshold, max_detections)
+        return ops.zeros(shape, "int32"), ops.zeros(shape, "bool"), ops.zeros(shape, "float32")
+    if max_candidates is None and method not in ("greedy", "soft_linear", "soft_gaussian"):
+        max_candidates = DENSE_CANDIDATES
+    if max_candidates is not None:
+        scores = _keep_best(scores, max_candidates)
+    lowest = -float("inf") if score_threshold is None else score_threshold
+    if method == "greedy":
+        return greedy_nms(boxes_xyxy, scores, labels, iou_threshold, max_detections, exportable=exportable)
+    if method in ("soft_linear", "soft_gaussian"):
+        decay = ("linear", iou_threshold) if method == "soft_linear" else ("gaussian", sigma)
+        return soft_nms(boxes_xyxy, scores, labels, decay, max_detections, lowest)
+    if method == "fast":
+        return fast_nms(boxes_xyxy, scores, labels, iou_threshold, max_detections, max_candidates)
+    decay = (method.removeprefix("matrix_"), sigma)
+    return matrix_nms(boxes_xyxy, scores, labels, decay, max_detections, max_candidates, lowest)
 
 
-def _separate_classes(boxes_xyxy, labels):
-    """Move the boxes of each class to a tile of their own, so that classes never overlap.
+@functools.cache
+def compiled_once(function, constants):
+    """Return a function of three arrays and so many hashable constants, compiled where the backend is JAX.
 
-    The tiles form a square, not a row as in torchvision's `batched_nms`: coordinates grow by the square root of
-    the number of classes only, and float32 keeps about 1/1000 pixel instead of 1/100.
+    Called eagerly, JAX compiles a loop anew every time, unless the function that holds it is compiled itself.
     """
-    labels = ops.cast(labels, "int32")
-    columns = ops.cast(ops.ceil(ops.sqrt(ops.cast(ops.max(labels, initial=0) + 1, "float32"))), "int32")
-    lowest = ops.min(boxes_xyxy, initial=0)  # with a start value, as N may turn out to be 0 in a graph
-    extent = ops.max(boxes_xyxy, initial=0) - lowest + 1
-    column = ops.cast(labels % columns, "float32") * extent
-    row = ops.cast(labels // columns, "float32") * extent
-    return boxes_xyxy - lowest + ops.stack([column, row, column, row], axis=-1)
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function, static_argnums=range(3, 3 + constants))
 
 
-def _tensorflow_nms(boxes_xyxy, scores, iou_threshold, max_detections):
-    import tensorflow as tf
-
-    def one_image(inputs):
-        boxes, image_scores = inputs
-        indices, count = tf.raw_ops.NonMaxSuppressionV4(
-            boxes=boxes,
-            scores=image_scores,
-            max_output_size=max_detections,
-            iou_threshold=iou_threshold,
-            score_threshold=tf.float32.min,
-            pad_to_max_output_size=True,
-        )
-        return indices, tf.range(max_detections) < count
-
-    if boxes_xyxy.shape[0] == 1:
-        indices, valid = one_image((boxes_xyxy[0], scores[0]))
-        return indices[None], valid[None]
-    return tf.map_fn(one_image, (boxes_xyxy, scores), fn_output_signature=(tf.int32, tf.bool))
+def check_arguments(method, iou_threshold, max_detections, sigma, max_candidates):
+    """Raise ValueError for arguments of `non_max_suppression` that are out of range."""
+    if method not in get_args(Method):
+        raise ValueError(f"`method` {method!r} is unknown; use one of {', '.join(map(repr, get_args(Method)))}")
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"`iou_threshold` {iou_threshold} must be in [0, 1]; 0.5 is usual")
+    if max_detections < 1:
+        raise ValueError(f"`max_detections` {max_detections} must be 1 or more; 100 is usual")
+    if not sigma > 0:
+        raise ValueError(f"`sigma` {sigma} must be above 0; 0.5 is usual")
+    if max_candidates is not None and max_candidates < 1:
+        raise ValueError(f"`max_candidates` {max_candidates} must be 1 or more, or None for the default")
 
 
-def _portable_nms(boxes_xyxy, scores, iou_threshold, max_detections):
-    batch, count = ops.shape(scores)[0], ops.shape(scores)[1]
-    steps = ops.arange(max_detections)
-    x1, y1, x2, y2 = ops.unstack(boxes_xyxy, 4, axis=-1)  # (B, N) each
-    areas = (x2 - x1) * (y2 - y1)
-    positions = ops.expand_dims(ops.arange(count), 0)
+def _clean(boxes_xyxy, scores, score_threshold):
+    """Return finite float32 boxes of ordered corners, and float32 scores, -inf for what cannot be kept."""
+    scores = ops.cast(scores, "float32")
+    boxes_xyxy = ops.cast(boxes_xyxy, "float32")
+    # NaN and infinity fail this; `isfinite` does not pass through LiteRT's built-in operations.
+    finite = ops.all(ops.absolute(boxes_xyxy) <= 3.4e38, axis=-1)  # (B, N)
+    lowest = -float("inf") if score_threshold is None else score_threshold
+    scores = ops.where(ops.logical_and(scores > lowest, finite), scores, -float("inf"))  # NaN is above nothing
+    boxes_xyxy = ops.where(ops.expand_dims(finite, -1), boxes_xyxy, 0.0)
+    boxes_xyxy = ops.clip(boxes_xyxy, -LARGEST_COORDINATE, LARGEST_COORDINATE)
+    corners = boxes_xyxy[..., :2]
+    return ops.concatenate([corners, ops.maximum(corners, boxes_xyxy[..., 2:])], axis=-1), scores
 
-    def keep_going(step, remaining, indices, valid):
-        return ops.logical_and(step < max_detections, ops.any(remaining > -float("inf")))
 
-    def keep_one(step, remaining, indices, valid):
-        best = ops.argmax(remaining, axis=1, keepdims=True)  # (B, 1)
-        alive = ops.take_along_axis(remaining, best, axis=1) > -float("inf")  # (B, 1)
-
-        def pick(values):
-            return ops.take_along_axis(values, best, axis=1)
-
-        width = ops.maximum(ops.minimum(x2, pick(x2)) - ops.maximum(x1, pick(x1)), 0)
-        height = ops.maximum(ops.minimum(y2, pick(y2)) - ops.maximum(y1, pick(y1)), 0)
-        intersection = width * height
-        overlaps = intersection > iou_threshold * (areas + pick(areas) - intersection)
-        suppressed = ops.logical_or(overlaps, positions == best)
-        written = ops.expand_dims(steps == step, 0)  # (1, D)
-        indices = ops.where(ops.logical_and(written, alive), ops.cast(best, "int32"), indices)
-        valid = ops.logical_or(valid, ops.logical_and(written, alive))
-        return step + 1, ops.where(suppressed, -float("inf"), remaining), indices, valid
-
-    indices = ops.zeros((batch, max_detections), "int32")
-    valid = ops.zeros((batch, max_detections), "bool")
-    _, _, indices, valid = ops.while_loop(keep_going, keep_one, (0, scores, indices, valid))
-    return indices, valid
+def _keep_best(scores, count):
+    """Return `scores` with all but the `count` highest of each image set to -inf."""
+    order = ops.argsort(-scores, axis=1)  # (B, N)
+    rank = ops.argsort(order, axis=1)  # (B, N), the inverse permutation
+    return ops.where(rank < count, scores, -float("inf"))

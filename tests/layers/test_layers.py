@@ -144,45 +144,6 @@ def test_anchor_generator_wrong_levels_are_named():
         layers.AnchorGenerator([[4], [8]])(grids_hw=[(1, 1)], image_hw=(8, 8))
 
 
-# --- non-maximum suppression
-
-BOXES = np.array([[[0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 10], [50, 50, 60, 60]]], np.float32)
-SCORES = np.array([[0.9, 0.8, 0.7, -np.inf]], np.float32)
-LABELS = np.array([[0, 0, 1, 1]])
-
-
-def test_non_max_suppression_by_hand():
-    found = layers.NonMaxSuppression(0.5, 3)(BOXES, SCORES, LABELS)
-    np.testing.assert_array_equal(_numpy(found["boxes"]), [[[0, 0, 10, 10], [0, 0, 10, 10], [-1] * 4]])
-    np.testing.assert_allclose(_numpy(found["scores"]), [[0.9, 0.7, -1]])
-    np.testing.assert_array_equal(_numpy(found["labels"]), [[0, 1, -1]])
-    np.testing.assert_array_equal(_numpy(found["num_detections"]), [2])
-    assert _dtype(found["labels"]) == _dtype(found["num_detections"]) == "int32"
-
-
-def test_non_max_suppression_across_classes():
-    found = layers.NonMaxSuppression(0.5, 3, per_class=False)(BOXES, SCORES, LABELS)
-    np.testing.assert_array_equal(_numpy(found["labels"]), [[0, -1, -1]])
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-def test_non_max_suppression_of_nothing_is_padding(batch):
-    layer = layers.NonMaxSuppression(0.5, 3)
-    found = layer(np.zeros((batch, 0, 4), np.float32), np.zeros((batch, 0), np.float32), np.zeros((batch, 0), np.int32))
-    np.testing.assert_array_equal(_numpy(found["boxes"]), np.full((batch, 3, 4), -1))
-    np.testing.assert_array_equal(_numpy(found["num_detections"]), np.zeros(batch))
-
-
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_non_max_suppression_keeps_boxes_in_float32_whatever_the_policy(policy):
-    # bfloat16 has no 1001 and float16 no 2049.5.
-    boxes = np.array([[[1001, 2049.5, 1003, 2051.25]]], np.float32)
-    found = layers.NonMaxSuppression(0.5, 1, dtype=policy)(boxes, np.array([[0.987654]], np.float32), np.array([[3]]))
-    np.testing.assert_array_equal(_numpy(found["boxes"]), boxes)
-    assert _dtype(found["boxes"]) == _dtype(found["scores"]) == "float32"
-    np.testing.assert_array_equal(_numpy(found["scores"]), np.array([[0.987654]], np.float32))
-
-
 # --- U-Net blocks
 
 
@@ -268,7 +229,32 @@ CASES = {
     "FeaturePyramid": ({"filters": 6, "coarse_levels": "pool"}, [[(1, 4, 4, 2), (1, 2, 2, 3)]]),
     "FrozenBatchNormalization": ({"epsilon": 0.1}, [(1, 2, 2, 3)]),
     "ImageNormalization": ({"mean": (1.0, 2.0), "std": (3.0, 4.0)}, [(1, 2, 2, 2)]),
-    "NonMaxSuppression": ({"iou_threshold": 0.7, "max_detections": 7, "per_class": False}, None),
+    "NonMaxSuppression": (
+        {
+            "iou_threshold": 0.7,
+            "max_detections": 7,
+            "per_class": False,
+            "method": "matrix_gaussian",
+            "sigma": 0.3,
+            "score_threshold": 0.01,
+            "max_candidates": 70,
+            "exportable": True,
+        },
+        None,
+    ),
+    "RoIAlign": (
+        {
+            "output_size": (2, 3),
+            "strides": (8, 16),
+            "sampling_ratio": None,
+            "aligned": True,
+            "canonical_size": 100,
+            "canonical_level": 3,
+            "max_adaptive_samples": 3,
+        },
+        [[(1, 6, 5, 2), (1, 3, 3, 2)], (1, 4, 4)],
+    ),
+    "RoIPool": ({"output_size": (2, 3), "stride": 8}, [(1, 6, 5, 2), (1, 4, 4)]),
     "OctaveAnchorGenerator": (
         {"levels": 2, "octaves": 2, "aspect_ratios": (1.0, (1.4, 0.7)), "anchor_scale": 3.0},
         None,

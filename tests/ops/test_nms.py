@@ -1,14 +1,16 @@
 """Non-maximum suppression: cases by hand, and a plain greedy loop over random boxes."""
 
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from kerasvision.ops import nms
-from kerasvision.ops.nms import non_max_suppression
+from kerasvision.ops import greedy_nms, nms
+from kerasvision.ops.nms import Method, non_max_suppression
 
 BOX = [0, 0, 10, 10]
 
@@ -16,7 +18,7 @@ BOX = [0, 0, 10, 10]
 def _nms(boxes, scores, labels=None, *, iou_threshold=0.5, max_detections=5, score_threshold=None):
     """Return the kept indices of each image as lists, having checked the padding."""
     boxes = np.asarray(boxes, np.float32).reshape(*np.shape(scores), 4)
-    indices, valid = non_max_suppression(
+    indices, valid, kept_scores = non_max_suppression(
         ops.convert_to_tensor(boxes),
         ops.convert_to_tensor(np.asarray(scores, np.float32)),
         None if labels is None else ops.convert_to_tensor(np.asarray(labels, np.int32)),
@@ -28,6 +30,8 @@ def _nms(boxes, scores, labels=None, *, iou_threshold=0.5, max_detections=5, sco
     assert indices.dtype == np.int32 and valid.dtype == bool
     assert indices.shape == valid.shape == (len(boxes), max_detections)
     assert (indices[~valid] == 0).all()
+    expected_scores = np.take_along_axis(np.asarray(scores, np.float32), indices, 1) if np.size(scores) else 0
+    np.testing.assert_array_equal(ops.convert_to_numpy(kept_scores), np.where(valid, expected_scores, 0))
     assert (np.diff(valid.astype(int), axis=1) <= 0).all()  # valid ones first
     return [list(image[kept]) for image, kept in zip(indices, valid, strict=True)]
 
@@ -51,17 +55,20 @@ def _greedy(boxes, scores, labels, iou_threshold, max_detections):
     return kept
 
 
-# TensorFlow has a kernel of its own; its tests run the other backends' loop too.
-_WAYS = ["native", "portable"] if keras.backend.backend() == "tensorflow" else ["portable"]
+# Each backend has one way of its own; its tests run the two others that it can.
+_WAYS = ["native", "host", "tiled"] if keras.backend.backend() == "tensorflow" else ["host", "tiled"]
 
 
 @pytest.fixture(params=_WAYS)
-def either(request, monkeypatch):
-    if request.param == "portable":
-        monkeypatch.setattr(nms, "_tensorflow_nms", nms._portable_nms)
+def way(request, monkeypatch):
+    chosen = {"native": greedy_nms.native, "host": greedy_nms.on_host, "tiled": greedy_nms.tiled}[request.param]
+    for name in ("native", "on_host", "tiled"):
+        monkeypatch.setattr(greedy_nms, name, chosen)
+    if request.param != "tiled":
+        monkeypatch.setattr(nms, "compiled_once", lambda function, constants: function)
 
 
-@pytest.mark.usefixtures("either")
+@pytest.mark.usefixtures("way")
 class TestNonMaxSuppression:
     def test_drops_the_weaker_of_two_overlapping(self):
         # Boxes 0 and 1 share 9 x 10 = 90 of 110: IoU 0.82; box 2 is apart.
@@ -125,6 +132,33 @@ class TestNonMaxSuppression:
         found = _nms(boxes, [[0.9, 0.8, 0.7]] * 2, labels)
         assert found == [[1], [0] if labels is None else [0, 1]]
 
+    def test_a_huge_box_harms_no_other(self):
+        huge = [-1e30, -1e30, 1e30, 1e30]
+        # The two others share 45 x 40 of 55 x 40: IoU 0.82; a huge box covers next to none of itself with them.
+        boxes = [[huge, [0, 0, 50, 40], [5, 0, 55, 40], huge]]
+        assert _nms(boxes, [[0.9, 0.8, 0.7, 0.6]], [[0, 1, 1, 1]]) == [[0, 1, 3]]
+
+    def test_boxes_of_negative_size_overlap_nothing(self):
+        assert _nms([[[10, 10, 0, 0], [10, 10, 0, 0], BOX]], [[0.9, 0.8, 0.7]]) == [[0, 1, 2]]
+
+    def test_equal_scores_are_taken_in_order(self):
+        assert _nms([[BOX, BOX, [20, 0, 30, 10]]], [[0.5, 0.5, 0.5]]) == [[0, 2]]
+
+    def test_boxes_that_take_several_tiles(self):
+        # 40 places, 10 boxes each, all of one place before the next in score: a tile of 128 keeps 13.
+        places = np.repeat(np.arange(40), 10)
+        boxes = np.stack([20 * places, 0 * places, 20 * places + 10, 0 * places + 10], 1)[None]
+        scores = np.linspace(1, 0.5, 400)[None]
+        assert _nms(boxes, scores, max_detections=35) == [list(range(0, 350, 10))]
+        assert _nms(boxes, scores, max_detections=60) == [list(range(0, 400, 10))]
+
+    def test_images_that_end_at_different_tiles(self):
+        places = np.stack([np.arange(200), np.zeros(200), np.repeat(np.arange(20), 10)])
+        boxes = np.stack([20 * places, 0 * places, 20 * places + 10, 0 * places + 10], -1)
+        scores = np.tile(np.linspace(1, 0.5, 200), (3, 1))
+        found = _nms(boxes, scores, max_detections=150)
+        assert found == [list(range(150)), [0], list(range(0, 200, 10))]
+
     def test_boxes_without_area_neither_suppress_nor_fall(self):
         assert _nms([[[5, 5, 5, 5], [5, 5, 5, 5], BOX]], [[0.9, 0.8, 0.7]]) == [[0, 1, 2]]
 
@@ -144,7 +178,7 @@ class TestNonMaxSuppression:
     def test_all_labels_of_padding_do_no_harm(self):
         assert _nms([[BOX, BOX]], [[-np.inf, -np.inf]], [[-1, -1]]) == [[]]
 
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.integers(0, 2**31), st.sampled_from([0.0, 0.3, 0.5, 0.75, 1.0]), st.sampled_from([1, 3, 90]))
     def test_equals_the_greedy_loop(self, seed, iou_threshold, classes):
         rng = np.random.default_rng(seed)
@@ -158,3 +192,61 @@ class TestNonMaxSuppression:
         for image in range(batch):
             expected = _greedy(boxes[image], scores[image], labels[image], iou_threshold, 15)
             assert found[image] == expected
+
+    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.integers(0, 2**31), st.sampled_from([0.3, 0.5, 0.7]), st.sampled_from([1, 4]))
+    def test_properties(self, seed, iou_threshold, classes):
+        rng = np.random.default_rng(seed)
+        count, limit = 40, 50
+        corners = rng.integers(0, 60, (1, count, 2))  # whole pixels: moving them rounds nothing
+        boxes = np.concatenate([corners, corners + rng.integers(1, 40, corners.shape)], -1).astype(np.float32)
+        scores = rng.permutation(np.linspace(0.1, 0.9, count, dtype=np.float32))[None]
+        labels = rng.integers(0, classes, (1, count))
+        options = {"iou_threshold": iou_threshold, "max_detections": limit}
+        (kept,) = _nms(boxes, scores, labels, **options)
+        # Idempotent: what is kept does not suppress itself.
+        left = np.where(np.isin(np.arange(count), kept), scores[0], -np.inf)[None]
+        assert _nms(boxes, left, labels, **options) == [kept]
+        # Permutation: the order of the input does not matter.
+        order = rng.permutation(count)
+        (shuffled,) = _nms(boxes[:, order], scores[:, order], labels[:, order], **options)
+        assert list(order[shuffled]) == kept
+        # Translation, and scores through a growing function.
+        assert _nms(boxes + np.float32(512), scores, labels, **options) == [kept]
+        (doubled,) = _nms(boxes, 2 * scores, labels, **options)
+        assert doubled == kept
+
+
+def test_greedy_way_of_each_backend(monkeypatch):
+    called = []
+    for name in ("native", "on_host", "tiled"):
+        monkeypatch.setattr(greedy_nms, name, lambda *args, name=name: called.append(name) or (args[1][:, :1],) * 2)
+    monkeypatch.setattr(greedy_nms, "take_rows", lambda scores, indices: scores[:, :1])
+    for exportable in (False, True):
+        greedy_nms.greedy_nms(ops.zeros((1, 1, 4)), ops.ones((1, 1)), None, 0.5, 1, exportable=exportable)
+    own = {"tensorflow": "native", "torch": "on_host", "jax": "tiled"}[keras.backend.backend()]
+    assert called == [own, "tiled"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "hard"}, "`method` 'hard' is unknown; use one of 'greedy', 'soft_linear'"),
+        ({"iou_threshold": 1.5}, r"`iou_threshold` 1.5 must be in \[0, 1\]"),
+        ({"max_detections": 0}, "`max_detections` 0 must be 1 or more"),
+        ({"sigma": 0.0}, "`sigma` 0.0 must be above 0"),
+        ({"max_candidates": 0}, "`max_candidates` 0 must be 1 or more"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        non_max_suppression(np.zeros((1, 1, 4)), np.zeros((1, 1)), **{"max_detections": 1} | arguments)
+
+
+def test_max_candidates_takes_the_best():
+    boxes = np.array([[[20 * i, 0, 20 * i + 10, 10] for i in range(5)]], np.float32)
+    scores = np.array([[0.1, 0.5, 0.3, 0.4, 0.2]], np.float32)
+    for method in get_args(Method):
+        kept = non_max_suppression(boxes, scores, max_detections=5, max_candidates=3, method=method)
+        assert ops.convert_to_numpy(kept.indices)[0].tolist() == [1, 3, 2, 0, 0]
+        assert ops.convert_to_numpy(kept.valid)[0].tolist() == [True, True, True, False, False]
