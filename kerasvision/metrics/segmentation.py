@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+_FIGURES = ("mIoU", "pixel_accuracy", "dice", "mean_accuracy", "frequency_weighted_IoU")
+
 # Counts are kept in two int32 numbers, so that they stay exact on backends without int64: low + high * 2^24.
 _CARRY = 1 << 24
 
@@ -38,38 +40,101 @@ def confusion_matrix(truth, predictions, num_classes, ignore_class=255):
     return counts.reshape(num_classes, num_classes)  # (C, C)
 
 
-def figures_of(confusion, *, num_classes=None) -> dict[str, float]:
+def figures_of(confusion, *, num_classes=None, all_statistics=False) -> dict[str, float]:
     """Return mIoU, pixel accuracy and Dice of a confusion matrix.
 
     Args:
         confusion: (C, C) counts; rows are true, columns predicted classes.
         num_classes: How many of the C are classes of the data; default: all. Predictions of the others have no IoU of
             their own, but are missed by the class that they belong to.
+        all_statistics: Also return `mean_accuracy`, the mean over the classes of the truth of the part of their pixels
+            that was found, and `frequency_weighted_IoU`, the mean of their IoU weighted by their numbers of pixels
+            (Long et al., "Fully Convolutional Networks", CVPR 2015, section 5).
 
     Returns:
         dict of floats in [0, 1]: `mIoU` and `dice` are means over the classes that occur in the truth or the
         predictions; NaN if no pixel was counted.
     """
+    names = _FIGURES if all_statistics else _FIGURES[:3]
     confusion = np.asarray(confusion, np.float64)
     total = confusion.sum()
     if total == 0:
-        return dict.fromkeys(("mIoU", "pixel_accuracy", "dice"), float("nan"))
+        return dict.fromkeys(names, float("nan"))
     right = np.diag(confusion)[:num_classes]
-    sizes = (confusion.sum(axis=0) + confusion.sum(axis=1))[:num_classes]  # (num_classes,)
-    occurs = sizes > 0
-    return {
-        "mIoU": float(np.mean(right[occurs] / (sizes - right)[occurs])),
-        "pixel_accuracy": float(right.sum() / total),
-        "dice": float(np.mean(2 * right[occurs] / sizes[occurs])),
+    true = confusion.sum(axis=1)[:num_classes]
+    sizes = confusion.sum(axis=0)[:num_classes] + true  # (num_classes,)
+    occurs, is_true = sizes > 0, true > 0
+    figures = {
+        "mIoU": np.mean(right[occurs] / (sizes - right)[occurs]),
+        "pixel_accuracy": right.sum() / total,
+        "dice": np.mean(2 * right[occurs] / sizes[occurs]),
+        "mean_accuracy": np.mean(right[is_true] / true[is_true]),
+        "frequency_weighted_IoU": np.sum((true * right)[is_true] / (sizes - right)[is_true]) / total,
     }
+    return {name: float(figures[name]) for name in names}
 
 
 def per_class_iou(confusion):
     """Return the IoU of each class (C,), NaN for classes that do not occur."""
+    right, true, predicted = _counts(confusion)
+    return _ratio(right, true + predicted - right)
+
+
+def per_class_dice(confusion):
+    """Return the Dice coefficient of each class (C,), NaN for classes that do not occur."""
+    right, true, predicted = _counts(confusion)
+    return _ratio(2 * right, true + predicted)
+
+
+def per_class_accuracy(confusion):
+    """Return the part of each class's pixels that was found (C,), its recall; NaN for classes never true."""
+    right, true, _ = _counts(confusion)
+    return _ratio(right, true)
+
+
+def _counts(confusion):
+    """Return per class (C,) the pixels that are right, true and predicted."""
     confusion = np.asarray(confusion, np.float64)
-    right = np.diag(confusion)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - right
-    return np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)
+    return np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+
+
+def _ratio(part, whole):
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+
+
+def pixels_of(y_true, y_pred, sample_weight, *, num_classes, ignore_class):
+    """Return the pixels of a batch as backend tensors, flattened to (N,).
+
+    Args:
+        y_true: (B, H, W) or (B, H, W, 1) integer masks.
+        y_pred: (B, H, W, C) logits or probabilities.
+        sample_weight: (B, H, W), or with fewer axes: (B,) weighs whole images; or ``None``.
+        num_classes: C.
+        ignore_class: Mask value of pixels that do not count, or ``None``.
+
+    Returns:
+        True and predicted classes (N,) int32; whether a pixel counts (N,) bool; the number of pixels, int32, that
+        would count but are neither a class nor ignored.
+
+    Raises:
+        ValueError: `y_pred` has another number of channels than `num_classes`.
+    """
+    if y_pred.shape[-1] != num_classes:
+        raise ValueError(
+            f"`y_pred` has {y_pred.shape[-1]} channels, but `num_classes` is {num_classes}; make them equal"
+        )
+    truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+    predictions = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
+    counted = ops.ones_like(truth, dtype="bool") if ignore_class is None else truth != ignore_class
+    if sample_weight is not None:
+        weights = ops.convert_to_tensor(sample_weight)
+        while len(weights.shape) < len(y_true.shape):
+            weights = ops.expand_dims(weights, -1)  # (B,) to (B, 1, 1): one weight an image, not a column
+        weights = ops.reshape(ops.broadcast_to(weights, ops.shape(y_true)), (-1,))
+        counted = ops.logical_and(counted, weights != 0)
+    valid = ops.logical_and(truth >= 0, truth < num_classes)
+    wrong = ops.sum(ops.cast(ops.logical_and(counted, ops.logical_not(valid)), "int32"))
+    return truth, predictions, ops.logical_and(counted, valid), ops.cast(wrong, "int32")
 
 
 @keras.saving.register_keras_serializable("kerasvision")
@@ -79,17 +144,19 @@ class SegmentationMetrics(keras.metrics.Metric):
     Args:
         num_classes: C, the number of classes.
         ignore_class: Mask value of pixels that do not count.
+        all_statistics: Also report `mean_accuracy` and `frequency_weighted_IoU`; see `figures_of`.
         name: The metric's name.
 
     `result()` is a dict of `mIoU`, `pixel_accuracy` and `dice`, NaN if no pixel was counted. A mask value that is
-    neither a class nor `ignore_class` makes all three NaN: a graph cannot raise, and leaving such pixels out would
+    neither a class nor `ignore_class` makes all of them NaN: a graph cannot raise, and leaving such pixels out would
     hide a wrong mapping of class ids. `out_of_range` counts them.
     """
 
-    def __init__(self, num_classes, *, ignore_class=255, name="segmentation", **kwargs):
+    def __init__(self, num_classes, *, ignore_class=255, all_statistics=False, name="segmentation", **kwargs):
         super().__init__(name=name, **kwargs)
         self.num_classes = num_classes
         self.ignore_class = ignore_class
+        self.all_statistics = all_statistics
         shape = (num_classes * num_classes,)
         self.low = self.add_variable(shape=shape, initializer="zeros", dtype="int32", name="low")
         self.high = self.add_variable(shape=shape, initializer="zeros", dtype="int32", name="high")
@@ -107,23 +174,10 @@ class SegmentationMetrics(keras.metrics.Metric):
             ValueError: `y_pred` has another number of channels than `num_classes`.
         """
         classes = self.num_classes
-        if y_pred.shape[-1] != classes:
-            raise ValueError(
-                f"`y_pred` has {y_pred.shape[-1]} channels, but `num_classes` is {classes}; make them equal"
-            )
-        truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
-        predictions = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
-        counted = ops.ones_like(truth, dtype="bool") if self.ignore_class is None else truth != self.ignore_class
-        if sample_weight is not None:
-            weights = ops.convert_to_tensor(sample_weight)
-            while len(weights.shape) < len(y_true.shape):
-                weights = ops.expand_dims(weights, -1)  # (B,) to (B, 1, 1): one weight an image, not a column
-            weights = ops.reshape(ops.broadcast_to(weights, ops.shape(y_true)), (-1,))
-            counted = ops.logical_and(counted, weights != 0)
-        valid = ops.logical_and(truth >= 0, truth < classes)
-        wrong = ops.sum(ops.cast(ops.logical_and(counted, ops.logical_not(valid)), "int32"))
-        self.out_of_range.assign(self.out_of_range + ops.cast(wrong, "int32"))
-        counted = ops.logical_and(counted, valid)
+        truth, predictions, counted, wrong = pixels_of(
+            y_true, y_pred, sample_weight, num_classes=classes, ignore_class=self.ignore_class
+        )
+        self.out_of_range.assign(self.out_of_range + wrong)
         # Pixels that do not count go to one cell behind the matrix.
         cells = ops.where(counted, truth * classes + predictions, classes * classes)
         counts = ops.segment_sum(ops.ones_like(cells), cells, num_segments=classes * classes + 1)[:-1]
@@ -140,21 +194,31 @@ class SegmentationMetrics(keras.metrics.Metric):
         """Return the dict of figures."""
         counts = ops.cast(self.high, "float32") * _CARRY + ops.cast(self.low, "float32")
         confusion = ops.reshape(counts, (self.num_classes, self.num_classes))  # (C, C)
-        right = ops.diagonal(confusion)
-        sizes = ops.sum(confusion, axis=0) + ops.sum(confusion, axis=1)
-        occurs = ops.cast(sizes > 0, "float32")
+        right, true = ops.diagonal(confusion), ops.sum(confusion, axis=1)
+        sizes = ops.sum(confusion, axis=0) + true
+        total = ops.maximum(ops.sum(true), 1)
         undefined = ops.logical_or(ops.convert_to_tensor(self.out_of_range) > 0, ops.sum(sizes) == 0)
         invalid = ops.where(undefined, float("nan"), 0.0)
 
         def mean(numerator, denominator):
+            occurs = ops.cast(denominator > 0, "float32")
             return ops.sum(numerator / ops.maximum(denominator, 1) * occurs) / ops.maximum(ops.sum(occurs), 1)
 
-        return {
-            "mIoU": mean(right, sizes - right) + invalid,
-            "pixel_accuracy": ops.sum(right) / ops.maximum(ops.sum(confusion), 1) + invalid,
-            "dice": mean(2 * right, sizes) + invalid,
+        figures = {
+            "mIoU": mean(right, sizes - right),
+            "pixel_accuracy": ops.sum(right) / total,
+            "dice": mean(2 * right, sizes),
+            "mean_accuracy": mean(right, true),
+            "frequency_weighted_IoU": ops.sum(true / total * right / ops.maximum(sizes - right, 1)),
         }
+        names = _FIGURES if self.all_statistics else _FIGURES[:3]
+        return {name: figures[name] + invalid for name in names}
 
     def get_config(self):
         """Return the constructor's arguments."""
-        return {**super().get_config(), "num_classes": self.num_classes, "ignore_class": self.ignore_class}
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "ignore_class": self.ignore_class,
+            "all_statistics": self.all_statistics,
+        }

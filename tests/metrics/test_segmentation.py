@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasvision.metrics import SegmentationMetrics, confusion_matrix, figures_of, per_class_iou
+from kerasvision.metrics import (
+    SegmentationMetrics,
+    confusion_matrix,
+    figures_of,
+    per_class_accuracy,
+    per_class_dice,
+    per_class_iou,
+)
 from kerasvision.metrics import segmentation as segmentation_module
 
 TRUTH = np.array([[0, 0, 0, 1], [1, 1, 2, 255]])
@@ -75,6 +82,32 @@ def test_figures_by_hand():
     assert figures["pixel_accuracy"] == pytest.approx(5 / 7)
     assert figures["dice"] == pytest.approx((4 / 5 + 2 / 3 + 2 / 3) / 3)
     np.testing.assert_allclose(per_class_iou(CONFUSION), [2 / 3, 1 / 2, 1 / 2])
+
+
+def test_all_figures_by_hand():
+    figures = figures_of(CONFUSION, all_statistics=True)
+    assert list(figures) == ["mIoU", "pixel_accuracy", "dice", "mean_accuracy", "frequency_weighted_IoU"]
+    # Found of the true pixels: 2 of 3, 2 of 3, 1 of 1. IoU 2 / 3, 1 / 2, 1 / 2 of 3, 3 and 1 of 7 pixels.
+    assert figures["mean_accuracy"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    assert figures["frequency_weighted_IoU"] == pytest.approx((3 * 2 / 3 + 3 / 2 + 1 / 2) / 7)
+    np.testing.assert_allclose(per_class_dice(CONFUSION), [4 / 5, 2 / 3, 2 / 3])
+    np.testing.assert_allclose(per_class_accuracy(CONFUSION), [2 / 3, 2 / 3, 1])
+
+
+def test_mean_accuracy_leaves_out_classes_that_are_never_true():
+    confusion = [[3, 1, 0], [0, 0, 0], [0, 0, 0]]
+    figures = figures_of(confusion, all_statistics=True)
+    assert figures["mean_accuracy"] == figures["frequency_weighted_IoU"] == pytest.approx(3 / 4)
+    np.testing.assert_allclose(per_class_accuracy(confusion), [3 / 4, np.nan, np.nan])
+    np.testing.assert_allclose(per_class_dice(confusion), [6 / 7, 0, np.nan])
+    assert all(np.isnan(value) for value in figures_of(np.zeros((3, 3)), all_statistics=True).values())
+
+
+@pytest.mark.parametrize("confusion", [CONFUSION, [[3, 1, 0], [0, 0, 0], [0, 0, 0]], np.zeros((3, 3), int)])
+def test_metric_equals_all_figures(confusion):
+    truth, predicted = (np.repeat(index, np.ravel(confusion)) for index in np.indices((3, 3)).reshape(2, -1))
+    found = _update(SegmentationMetrics(3, all_statistics=True), truth[None], predicted[None])
+    assert found == pytest.approx(figures_of(confusion, all_statistics=True), rel=1e-6, nan_ok=True)
 
 
 def test_figures_leave_out_classes_that_do_not_occur():
@@ -206,11 +239,12 @@ def test_metric_counts_exactly_beyond_float32_and_int32():
 
 
 def test_metric_comes_back_from_its_configuration():
-    metric = SegmentationMetrics(7, ignore_class=3, name="seg")
+    metric = SegmentationMetrics(7, ignore_class=3, all_statistics=True, name="seg")
     restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
     assert restored.get_config() == metric.get_config()
     assert (restored.num_classes, restored.ignore_class, restored.name) == (7, 3, "seg")
-    assert {"num_classes", "ignore_class", "name", "dtype"} <= set(metric.get_config())
+    assert restored.all_statistics is True
+    assert {"num_classes", "ignore_class", "all_statistics", "name", "dtype"} <= set(metric.get_config())
 
 
 def test_metric_in_fit_and_evaluate_logs_each_figure():
