@@ -104,5 +104,5 @@ def test_cluster_anchors_measures_in_the_pixels_of_the_network():
 
 
 def test_cluster_anchors_of_streets_cover_its_boxes():
-    found = cluster_anchors(data.load("streets", split="val", count=8), 6)
+    found = cluster_anchors(data.load("streets", split="train", count=8), 6)
     assert found.sizes_wh.shape == (6, 2) and found.mean_iou > 0.6

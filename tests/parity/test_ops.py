@@ -4,14 +4,10 @@ import keras
 import numpy as np
 import pytest
 import torch
-from keras import ops
-from torchvision.models.detection._utils import Matcher
-from torchvision.models.detection.anchor_utils import AnchorGenerator as TorchAnchorGenerator
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import _resize_image_and_masks
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchResNet
-from torchvision.ops import batched_nms, generalized_box_iou
+from torchvision.ops import batched_nms
 from torchvision.ops.feature_pyramid_network import (
     FeaturePyramidNetwork,
     LastLevelMaxPool,
@@ -19,9 +15,7 @@ from torchvision.ops.feature_pyramid_network import (
 )
 
 from kerasvision.backbones.resnet import ResNet
-from kerasvision.layers import AnchorGenerator, ConvolutionBlock, FeaturePyramid
-from kerasvision.ops import boxes
-from kerasvision.ops.matching import match_by_iou
+from kerasvision.layers import ConvolutionBlock, FeaturePyramid
 from kerasvision.ops.nms import non_max_suppression
 from kerasvision.ops.resizing import ResizeRule
 
@@ -55,47 +49,6 @@ def test_nms_equals_torchvision_batched_nms(classes, iou_threshold):
         candidates[None], scores[None], labels[None], iou_threshold=iou_threshold, max_detections=100
     )
     np.testing.assert_array_equal(indices.numpy()[valid.numpy()], expected)
-
-
-def test_giou_equals_torchvision():
-    first, second = _random_boxes(0, 40), _random_boxes(1, 60)
-    expected = generalized_box_iou(torch.from_numpy(first), torch.from_numpy(second)).numpy()
-    found = boxes.giou(ops.convert_to_tensor(first[:, None]), ops.convert_to_tensor(second[None]))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("low_quality", [True, False])
-@pytest.mark.parametrize("seed", range(5))
-def test_matcher_equals_torchvision(seed, low_quality):
-    truth, anchors = _random_boxes(seed, 12), _random_boxes(seed + 100, 500)
-    iou = np.array(boxes.pairwise_iou(ops.convert_to_tensor(truth), ops.convert_to_tensor(anchors)))
-    iou[:, 7] = iou[:, 8]  # ties between anchors
-    expected = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)(torch.from_numpy(iou)).numpy()
-    options = {"foreground_iou": 0.5, "background_iou": 0.4, "force_best": low_quality}
-    found = match_by_iou(ops.convert_to_tensor(iou), np.ones(12, bool), **options)
-    np.testing.assert_array_equal(found, expected)
-    assert {-1, -2} < set(expected)
-    padded = np.concatenate([iou, np.random.default_rng(0).uniform(0, 1, (3, 500)).astype(np.float32)])
-    found = match_by_iou(ops.convert_to_tensor(padded), np.arange(15) < 12, **options)
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_matcher_without_ground_truth_is_background_as_retinanet_has_it():
-    # torchvision's RetinaNet fills an image without boxes with -1 before its Matcher would raise.
-    found = match_by_iou(ops.zeros((0, 9)), np.ones(0, bool), foreground_iou=0.5, background_iou=0.4)
-    np.testing.assert_array_equal(found, np.full(9, -1))
-
-
-@pytest.mark.parametrize("size", [(64, 96), (100, 75), (37, 211)])
-def test_anchors_equal_torchvision(size):
-    sizes = tuple((s, int(s * 2 ** (1 / 3)), int(s * 2 ** (2 / 3))) for s in (32, 64, 128))
-    ratios = (0.5, 1.0, 2.0)
-    grids = [(-(-size[0] // s), -(-size[1] // s)) for s in (8, 16, 32)]
-    features = [torch.zeros(1, 1, *grid) for grid in grids]
-    images = ImageList(torch.zeros(1, 3, *size), [size])
-    (expected,) = TorchAnchorGenerator(sizes, (ratios,) * 3)(images, features)
-    found = np.concatenate([level.numpy() for level in AnchorGenerator(sizes, ratios)(grids_hw=grids, image_hw=size)])
-    np.testing.assert_array_equal(found, expected.numpy())
 
 
 @pytest.mark.parametrize(("shortest", "longest"), [(800, 1333), (320, 533), (333, 640), (800, 10**9)])

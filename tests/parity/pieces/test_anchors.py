@@ -38,7 +38,7 @@ def _theirs(generator, size_hw, grids):
     return boxes.numpy()
 
 
-@pytest.mark.parametrize("size", [(64, 96), (100, 75)])
+@pytest.mark.parametrize("size", [(64, 96), (100, 75), (37, 211)])
 def test_retinanet_anchors_equal_torchvision(size):
     sizes = tuple((s, int(s * 2 ** (1 / 3)), int(s * 2 ** (2 / 3))) for s in (32, 64, 128))
     ratios, grids = (0.5, 1.0, 2.0), _grids(size, (8, 16, 32))
