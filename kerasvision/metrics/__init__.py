@@ -1,5 +1,6 @@
-"""Average precision for detectors, and confusion-matrix metrics for segmenters."""
+"""Average precision for detectors, confusion-matrix and boundary metrics for segmenters."""
 
+from kerasvision.metrics.boundary import BoundaryF1, boundary_f1
 from kerasvision.metrics.coco_ap import CocoAP
 from kerasvision.metrics.segmentation import (
     SegmentationMetrics,
@@ -12,9 +13,11 @@ from kerasvision.metrics.segmentation import (
 from kerasvision.metrics.voc_ap import VocAP
 
 __all__ = [
+    "BoundaryF1",
     "CocoAP",
     "SegmentationMetrics",
     "VocAP",
+    "boundary_f1",
     "confusion_matrix",
     "figures_of",
     "per_class_accuracy",

@@ -1,0 +1,245 @@
+"""Boundary F1: how well the contours of a segmentation agree, within a tolerance."""
+
+import keras
+import numpy as np
+from keras import ops
+from scipy import ndimage
+
+from kerasvision.metrics.segmentation import pixels_of
+
+# A distance below this much less than 1 of the limit is reached: float32 must not decide ties, which are common, as
+# 0.0075 of the diagonal of 640 x 480 pixels is 6 exactly. Squared distances are whole numbers, so nothing else moves.
+_SLACK = 1e-6
+
+
+def boundary_f1(truth, predictions, num_classes, *, ignore_class=255, tolerance=0.0075):
+    """Return the boundary F1 of each class in one image.
+
+    A pixel is on the boundary of its class if one of its four neighbours has another class; the image's edge is no
+    boundary, nor is the edge of the ignored pixels, which are left out of truth and predictions alike (masks that
+    draw all contours as void, as VOC's do, therefore have few boundaries left). Precision is the part of the predicted
+    boundary pixels nearer than the tolerance to a true one of the same class, recall the part of the true ones nearer
+    than that to a predicted one, F1 their harmonic mean.
+
+    Args:
+        truth: (H, W) integer numpy array: 0 to num_classes - 1, or `ignore_class`.
+        predictions: (H, W) integers, 0 to num_classes - 1 where the truth is not ignored.
+        num_classes: C.
+        ignore_class: Value of pixels that do not count; ``None`` if there is none.
+        tolerance: Distance, as a part of the image's diagonal, that a boundary pixel must be below to be right. Where
+            it comes to 1 pixel or less, as in images of diagonal 133 or less, only equal pixels are right.
+
+    Returns:
+        float64 (C,) in [0, 1]: 0 if only one side has a boundary of the class, NaN if neither has.
+
+    Raises:
+        ValueError: Another value occurs, the arrays are not images of one shape, or `tolerance` is not positive.
+
+    Reference:
+        Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013, section 3.
+    """
+    truth, predictions = np.asarray(truth), np.asarray(predictions)
+    _check_tolerance(tolerance)
+    if truth.ndim != 2 or truth.shape != predictions.shape:
+        raise ValueError(
+            f"`truth` of shape {truth.shape} and `predictions` of shape {predictions.shape} must be images (H, W) of "
+            "one shape; call it once an image"
+        )
+    counted = np.ones(truth.shape, bool) if ignore_class is None else truth != ignore_class
+    for name, values in (("truth", truth[counted]), ("predictions", predictions[counted])):
+        if values.size and not 0 <= values.min() <= values.max() < num_classes:
+            raise ValueError(
+                f"`{name}` holds class ids from {values.min()} to {values.max()}, expected 0 to {num_classes - 1}"
+                f" or {ignore_class} for ignored pixels; map the data set's ids first"
+            )
+    true, found = (_boundary_on_host(part.astype(np.int64), counted) for part in (truth, predictions))
+    limit = tolerance**2 * (truth.shape[0] ** 2 + truth.shape[1] ** 2) * (1 - _SLACK)
+    figures = np.full(num_classes, np.nan)
+    for label in np.union1d(true[true >= 0], found[found >= 0]):
+        precision, recall = _near(found == label, true == label, limit), _near(true == label, found == label, limit)
+        figures[label] = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return figures
+
+
+def _boundary_on_host(classes, counted):
+    """Return the class (H, W) of boundary pixels, -1 elsewhere."""
+    on_boundary = np.zeros(classes.shape, bool)
+    for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        edge = (classes[here] != classes[there]) & counted[here] & counted[there]
+        on_boundary[here] |= edge
+        on_boundary[there] |= edge
+    return np.where(on_boundary, classes, -1)
+
+
+def _near(pixels, others, limit):
+    """Return the part of pixels (H, W) bool whose squared distance to one of the others is below a limit."""
+    if not pixels.any() or not others.any():
+        return 0.0
+    rows, columns = ndimage.distance_transform_edt(~others, return_distances=False, return_indices=True)
+    here = np.nonzero(pixels)
+    squares = (rows[here] - here[0]) ** 2 + (columns[here] - here[1]) ** 2
+    return float(np.mean(squares < limit))
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class BoundaryF1(keras.metrics.Metric):
+    """Mean boundary F1 of integer masks and logits; see `boundary_f1` for its definition.
+
+    An image's figure is the mean over the classes that have a boundary in its truth or its predictions, the result the
+    mean over the images that have such a class; NaN if there is none. A mask value that is neither a class nor
+    `ignore_class` makes it NaN, as in `SegmentationMetrics`; `out_of_range` counts them.
+
+    Runs in the graph, so that it can be compiled. Work grows with the square of the tolerance in pixels, not with the
+    number of classes: about 170 comparisons of whole masks for 512 x 512 pixels.
+
+    Args:
+        num_classes: C, the number of classes.
+        ignore_class: Mask value of pixels that do not count.
+        tolerance: Distance that a boundary pixel must be below to be right, as a part of the image's diagonal.
+        name: The metric's name.
+
+    Raises:
+        ValueError: `tolerance` is not positive.
+    """
+
+    def __init__(self, num_classes, *, ignore_class=255, tolerance=0.0075, name="boundary_F1", **kwargs):
+        super().__init__(name=name, **kwargs)
+        _check_tolerance(tolerance)
+        self.num_classes = num_classes
+        self.ignore_class = ignore_class
+        self.tolerance = tolerance
+        self.total = self.add_variable(shape=(), initializer="zeros", dtype="float32", name="total")
+        self.images = self.add_variable(shape=(), initializer="zeros", dtype="int32", name="images")
+        self.class_totals = self.add_variable(
+            shape=(num_classes,), initializer="zeros", dtype="float32", name="class_totals"
+        )
+        self.class_images = self.add_variable(
+            shape=(num_classes,), initializer="zeros", dtype="int32", name="class_images"
+        )
+        self.out_of_range = self.add_variable(shape=(), initializer="zeros", dtype="int32", name="out_of_range")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Add a batch of masks (B, H, W) and logits (B, H, W, C); pixels of sample weight 0 are ignored.
+
+        Args:
+            y_true: (B, H, W) or (B, H, W, 1) integer masks.
+            y_pred: (B, H, W, C) logits or probabilities.
+            sample_weight: (B, H, W), or with fewer axes: (B,) weighs whole images.
+
+        Raises:
+            ValueError: `y_pred` is not (B, H, W, C) with C of `num_classes`.
+        """
+        if len(y_pred.shape) != 4:
+            raise ValueError(f"`y_pred` has shape {tuple(y_pred.shape)}, expected (B, H, W, {self.num_classes})")
+        truth, predictions, counted, wrong = pixels_of(
+            y_true, y_pred, sample_weight, num_classes=self.num_classes, ignore_class=self.ignore_class
+        )
+        self.out_of_range.assign(self.out_of_range + wrong)
+        shape = ops.shape(y_pred)[:-1]
+        counted = ops.reshape(counted, shape)  # (B, H, W)
+        true = _boundary(ops.reshape(truth, shape), counted)  # (B, H, W)
+        found = _boundary(ops.reshape(predictions, shape), counted)
+        true_near, found_near = _matches(true, found, self.tolerance)
+        sizes = [self._count(boundary, boundary >= 0) for boundary in (true, found)]  # (B, C)
+        right = [self._count(boundary, near) for boundary, near in ((true, true_near), (found, found_near))]
+        recall, precision = (part / ops.maximum(whole, 1) for part, whole in zip(right, sizes, strict=True))
+        figures = 2 * precision * recall / ops.maximum(precision + recall, 1e-12)  # (B, C), 0 if both are
+        occurs = ops.cast(sizes[0] + sizes[1] > 0, "float32")  # (B, C)
+        classes = ops.sum(occurs, axis=1)  # (B,)
+        self.total.assign(self.total + ops.sum(ops.sum(figures, axis=1) / ops.maximum(classes, 1)))
+        self.images.assign(self.images + ops.sum(ops.cast(classes > 0, "int32")))
+        self.class_totals.assign(self.class_totals + ops.sum(figures, axis=0))
+        self.class_images.assign(self.class_images + ops.cast(ops.sum(occurs, axis=0), "int32"))
+
+    def _count(self, boundary, selected):
+        """Return the number (B, C) of selected pixels (B, H, W) by image and class, float32."""
+        images, classes = ops.shape(boundary)[0], self.num_classes
+        cells = ops.reshape(ops.arange(images, dtype="int32"), (-1, 1, 1)) * classes + boundary
+        cells = ops.where(selected, cells, images * classes)  # the others go to one cell behind
+        cells = ops.reshape(cells, (-1,))
+        counts = ops.segment_sum(ops.ones_like(cells), cells, num_segments=images * classes + 1)[:-1]
+        return ops.cast(ops.reshape(counts, (images, classes)), "float32")
+
+    def result(self):
+        """Return the mean over the images, a float32 scalar."""
+        images, out_of_range = ops.convert_to_tensor(self.images), ops.convert_to_tensor(self.out_of_range)
+        undefined = ops.logical_or(images == 0, out_of_range > 0)
+        mean = self.total / ops.cast(ops.maximum(images, 1), "float32")
+        return ops.where(undefined, float("nan"), mean)
+
+    def per_class(self):
+        """Return each class's mean over the images in which it has a boundary: (C,) numpy array, NaN if in none."""
+        totals, images = (ops.convert_to_numpy(part) for part in (self.class_totals, self.class_images))
+        figures = np.full(self.num_classes, np.nan)
+        if int(ops.convert_to_numpy(self.out_of_range)):
+            return figures
+        return np.divide(totals, images, out=figures, where=images > 0)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "ignore_class": self.ignore_class,
+            "tolerance": self.tolerance,
+        }
+
+
+def _boundary(classes, counted):
+    """Return the class (B, H, W) of boundary pixels, -1 elsewhere."""
+    on_boundary = ops.zeros_like(counted)
+    for axis in (1, 2):
+        if axis == 1:
+            edge = ops.logical_and(classes[:, 1:] != classes[:, :-1], counted[:, 1:])
+            edge = ops.logical_and(edge, counted[:, :-1])
+        else:
+            edge = ops.logical_and(classes[:, :, 1:] != classes[:, :, :-1], counted[:, :, 1:])
+            edge = ops.logical_and(edge, counted[:, :, :-1])
+        for side in ((1, 0), (0, 1)):  # the pixel behind the edge, and the one before it
+            padding = [(0, 0), (0, 0), (0, 0)]
+            padding[axis] = side
+            on_boundary = ops.logical_or(on_boundary, ops.cast(ops.pad(ops.cast(edge, "int32"), padding), "bool"))
+    return ops.where(on_boundary, classes, -1)
+
+
+def _matches(true, found, tolerance):
+    """Return which pixels (B, H, W) of two boundaries have one of their class in the other nearer than the tolerance.
+
+    Looks at one offset after the other: memory of a few masks, whatever the number of classes.
+    """
+    height, width = ops.shape(true)[1], ops.shape(true)[2]
+    rows, columns = ops.arange(height, dtype="int32"), ops.arange(width, dtype="int32")
+    square = ops.cast(ops.convert_to_tensor(height * height + width * width), "float32")
+    limit = tolerance**2 * (1 - _SLACK) * square
+    radius = ops.cast(ops.floor(ops.sqrt(limit)), "int32")
+    side = 2 * radius + 1
+
+    def shifted(boundary, down, right):
+        """Return the boundary's value at an offset from each pixel, -1 beyond the image."""
+        inside = ops.logical_and(rows + down >= 0, rows + down < height)[:, None]
+        inside = ops.logical_and(inside, ops.logical_and(columns + right >= 0, columns + right < width)[None])  # (H, W)
+        return ops.where(inside, _rolled(boundary, -down, -right), -1)
+
+    def step(index, true_near, found_near):
+        down, right = index // side - radius, index % side - radius
+        near_enough = ops.cast(down * down + right * right, "float32") < limit
+        same = ops.logical_and(true == shifted(found, down, right), true >= 0)
+        true_near = ops.logical_or(true_near, ops.logical_and(same, near_enough))
+        same = ops.logical_and(found == shifted(true, down, right), found >= 0)
+        return index + 1, true_near, ops.logical_or(found_near, ops.logical_and(same, near_enough))
+
+    start = (ops.zeros((), "int32"), ops.zeros_like(true, dtype="bool"), ops.zeros_like(true, dtype="bool"))
+    _, true_near, found_near = ops.while_loop(lambda index, *_: index < side * side, step, start)
+    return true_near, found_near
+
+
+def _rolled(images, down, right):
+    """Return images (B, H, W) rolled by numbers of rows and columns that may be tensors."""
+    if keras.backend.backend() == "torch":
+        down, right = int(down), int(right)
+    return ops.roll(ops.roll(images, down, axis=1), right, axis=2)
+
+
+def _check_tolerance(tolerance):
+    if not tolerance > 0:
+        raise ValueError(f"`tolerance` is {tolerance}, expected a part of the diagonal above 0, such as 0.0075")
