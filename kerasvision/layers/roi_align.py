@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasvision.ops.roi_align import ADAPTIVE_SAMPLES, check_numbers, roi_align
+from kerasvision.ops.roi_align import check_numbers, roi_align
 
 
 @keras.saving.register_keras_serializable("kerasvision")
@@ -18,7 +18,8 @@ class RoIAlign(keras.layers.Layer):
         canonical_size: Side in pixels of a box that belongs to level `canonical_level`, of stride
             2^`canonical_level`.
         canonical_level: See above.
-        max_adaptive_samples: Bound of the samples along each side that ``sampling_ratio=None`` takes.
+        max_adaptive_samples: Bound of the samples along each side of a bin that ``sampling_ratio=None`` takes;
+            ``None`` for what boxes of 56 cells need.
 
     Call: features, one map (B, H, W, C) or a list of them, finest first; boxes (B, N, 4) `xyxy` pixels; optionally
     valid (B, N) bool, by default all boxes but those of -1, -1, -1, -1. Returns (B, N, rows, columns, C), zeros for
@@ -37,7 +38,7 @@ class RoIAlign(keras.layers.Layer):
         aligned=False,
         canonical_size=224,
         canonical_level=4,
-        max_adaptive_samples=ADAPTIVE_SAMPLES,
+        max_adaptive_samples=None,
         **kwargs,
     ):
         # Half precision cannot hold pixel coordinates: features are cast by hand, boxes are not.

@@ -11,9 +11,9 @@ from kerasvision.ops.boxes import area
 # spend their time on starting operations.
 _GATHERED = 8_000_000
 
-# Bound of the samples along each side of a bin when their number depends on the box. Detectron2's pyramids assign
-# boxes of 14 to 28 cells, times the square root of their aspect ratio: 7 x 7 bins need 4 or 5, rarely 8.
-ADAPTIVE_SAMPLES = 8
+# Cells along each side of a box up to which the number of samples adapts to it. Pyramids assign boxes of 14 to 28
+# cells, times the square root of their aspect ratio, so that 56 leave out next to none.
+_ADAPTIVE_CELLS = 56
 
 # Coordinates are cut here, so that no difference overflows.
 LARGEST_COORDINATE = 1e9
@@ -65,7 +65,7 @@ def roi_align(
     levels=None,
     canonical_size=224,
     canonical_level=4,
-    max_adaptive_samples=ADAPTIVE_SAMPLES,
+    max_adaptive_samples=None,
 ):
     """Average bilinear samples in the bins of a grid over each box.
 
@@ -82,9 +82,9 @@ def roi_align(
         levels: int (B, N), the position of each box's map in `features`; default: `assign_levels`.
         canonical_size: As in `assign_levels`.
         canonical_level: As in `assign_levels`.
-        max_adaptive_samples: Bound S of the samples that ``sampling_ratio=None`` takes along a side. It is exact for
-            boxes of up to S x P cells along that side; the samples of larger boxes, S for each bin, are moved to the
-            nearest cell.
+        max_adaptive_samples: Bound S of the samples that ``sampling_ratio=None`` takes along a side of a bin; default:
+            what boxes of 56 cells need, 56 / P rounded up. It is exact for boxes of up to S x P cells along that side;
+            the samples of larger boxes, S for each bin, are moved to the nearest cell. Time and memory grow with S^2.
 
     Returns:
         (B, N, rows, columns, C) in the dtype of `features`; sums are taken in float32. Zeros for padding, for boxes
@@ -144,15 +144,15 @@ def _maps_and_strides(features, strides):
     return maps, strides
 
 
-def check_numbers(output_size, sampling_ratio=2, max_adaptive_samples=ADAPTIVE_SAMPLES):
+def check_numbers(output_size, sampling_ratio=2, max_adaptive_samples=None):
     """Return (rows, columns) of bins; raise ValueError for numbers out of range."""
     grid = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     if len(grid) != 2 or min(grid) < 1:
         raise ValueError(f"`output_size` {output_size} must be a number of bins of 1 or more, or two of them")
     if sampling_ratio is not None and sampling_ratio < 1:
         raise ValueError(f"`sampling_ratio` {sampling_ratio} must be 1 or more, or None to adapt it to each box")
-    if max_adaptive_samples < 1:
-        raise ValueError(f"`max_adaptive_samples` {max_adaptive_samples} must be 1 or more; 8 is usual")
+    if max_adaptive_samples is not None and max_adaptive_samples < 1:
+        raise ValueError(f"`max_adaptive_samples` {max_adaptive_samples} must be 1 or more, or None for the default")
     return grid
 
 
@@ -192,15 +192,20 @@ def _in_pieces(cells, per_box, valid, grid, sampling_ratio, aligned, max_samples
     """Pool a bounded number of boxes at a time; returns (M, rows, columns, C)."""
     channels = cells.shape[-1]
     # Cells that are read for each box, down and across.
-    taps = [bins * max_samples + 2 if sampling_ratio is None else 2 * bins * sampling_ratio for bins in grid]
+    bounds = [max_samples or -(-_ADAPTIVE_CELLS // bins) for bins in grid]
+    if sampling_ratio is None:
+        taps = [bins * bound + 2 for bins, bound in zip(grid, bounds, strict=True)]
+    else:
+        taps = [2 * bins * sampling_ratio for bins in grid]
     piece = max(1, _GATHERED // (taps[0] * taps[1] * channels))
 
     def pool(inputs):
         corners, places, counts = inputs
         first, height, width = ops.split(places, 3, axis=-1)  # (K, 1) each
-        options = (sampling_ratio, aligned, max_samples)
-        y, down = _taps(corners[:, 1:2], corners[:, 3:4], height, grid[0], *options)  # (K, Ty), (K, rows, Ty)
-        x, across = _taps(corners[:, 0:1], corners[:, 2:3], width, grid[1], *options)
+        left, top, right, bottom = ops.split(corners, 4, axis=-1)  # (K, 1) each
+        # (K, Ty) and (K, rows, Ty); (K, Tx) and (K, columns, Tx).
+        y, down = _taps(top, bottom, height, grid[0], sampling_ratio, aligned, bounds[0])
+        x, across = _taps(left, right, width, grid[1], sampling_ratio, aligned, bounds[1])
         indices = ops.expand_dims(first + y * width, 2) + ops.expand_dims(x, 1)  # (K, Ty, Tx)
         gathered = ops.cast(ops.take(cells, indices, axis=0), "float32")  # (K, Ty, Tx, C)
         rows = ops.matmul(down, ops.reshape(gathered, (-1, taps[0], taps[1] * channels)))  # (K, rows, Tx C)

@@ -7,7 +7,6 @@ import torch
 from torchvision.models.detection.transform import _resize_image_and_masks
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchResNet
-from torchvision.ops import batched_nms
 from torchvision.ops.feature_pyramid_network import (
     FeaturePyramidNetwork,
     LastLevelMaxPool,
@@ -16,14 +15,7 @@ from torchvision.ops.feature_pyramid_network import (
 
 from kerasvision.backbones.resnet import ResNet
 from kerasvision.layers import ConvolutionBlock, FeaturePyramid
-from kerasvision.ops.nms import non_max_suppression
 from kerasvision.ops.resizing import ResizeRule
-
-
-def _random_boxes(seed, *shape, side=200.0):
-    rng = np.random.default_rng(seed)
-    corners = rng.uniform(0, side, (*shape, 2))
-    return np.concatenate([corners, corners + rng.uniform(1, side / 2, (*shape, 2))], axis=-1).astype(np.float32)
 
 
 def _to_torch(channels_last):
@@ -32,23 +24,6 @@ def _to_torch(channels_last):
 
 def _to_numpy(channels_first):
     return np.moveaxis(channels_first.detach().numpy(), 1, -1)
-
-
-@pytest.mark.parametrize("classes", [1, 5, 91])
-@pytest.mark.parametrize("iou_threshold", [0.3, 0.5, 0.7])
-def test_nms_equals_torchvision_batched_nms(classes, iou_threshold):
-    rng = np.random.default_rng(classes)
-    count = 400
-    candidates = _random_boxes(classes, count)
-    scores = rng.permutation(np.linspace(0, 1, count, dtype=np.float32))
-    labels = rng.integers(0, classes, count)
-    expected = batched_nms(
-        torch.from_numpy(candidates), torch.from_numpy(scores), torch.from_numpy(labels), iou_threshold
-    )[:100].numpy()
-    indices, valid = non_max_suppression(
-        candidates[None], scores[None], labels[None], iou_threshold=iou_threshold, max_detections=100
-    )
-    np.testing.assert_array_equal(indices.numpy()[valid.numpy()], expected)
 
 
 @pytest.mark.parametrize(("shortest", "longest"), [(800, 1333), (320, 533), (333, 640), (800, 10**9)])
