@@ -1,5 +1,8 @@
 """Boundary F1: how well the contours of a segmentation agree, within a tolerance."""
 
+import functools
+from collections.abc import Callable
+
 import keras
 import numpy as np
 from keras import ops
@@ -12,7 +15,7 @@ from kerasvision.metrics.segmentation import pixels_of
 _SLACK = 1e-6
 
 
-def boundary_f1(truth, predictions, num_classes, *, ignore_class=255, tolerance=0.0075):
+def boundary_f1(truth, predictions, num_classes, *, ignore_class: int | None = 255, tolerance=0.0075):
     """Return the boundary F1 of each class in one image.
 
     A pixel is on the boundary of its class if one of its four neighbours has another class; the image's edge is no
@@ -102,7 +105,7 @@ class BoundaryF1(keras.metrics.Metric):
         ValueError: `tolerance` is not positive.
     """
 
-    def __init__(self, num_classes, *, ignore_class=255, tolerance=0.0075, name="boundary_F1", **kwargs):
+    def __init__(self, num_classes, *, ignore_class: int | None = 255, tolerance=0.0075, name="boundary_F1", **kwargs):
         super().__init__(name=name, **kwargs)
         _check_tolerance(tolerance)
         self.num_classes = num_classes
@@ -136,29 +139,13 @@ class BoundaryF1(keras.metrics.Metric):
         )
         self.out_of_range.assign(self.out_of_range + wrong)
         shape = ops.shape(y_pred)[:-1]
-        counted = ops.reshape(counted, shape)  # (B, H, W)
-        true = _boundary(ops.reshape(truth, shape), counted)  # (B, H, W)
-        found = _boundary(ops.reshape(predictions, shape), counted)
-        true_near, found_near = _matches(true, found, self.tolerance)
-        sizes = [self._count(boundary, boundary >= 0) for boundary in (true, found)]  # (B, C)
-        right = [self._count(boundary, near) for boundary, near in ((true, true_near), (found, found_near))]
-        recall, precision = (part / ops.maximum(whole, 1) for part, whole in zip(right, sizes, strict=True))
-        figures = 2 * precision * recall / ops.maximum(precision + recall, 1e-12)  # (B, C), 0 if both are
-        occurs = ops.cast(sizes[0] + sizes[1] > 0, "float32")  # (B, C)
+        masks = [ops.reshape(part, shape) for part in (truth, predictions, counted)]  # (B, H, W)
+        figures, occurs = _figures()(*masks, self.num_classes, self.tolerance)  # (B, C), (B, C)
         classes = ops.sum(occurs, axis=1)  # (B,)
         self.total.assign(self.total + ops.sum(ops.sum(figures, axis=1) / ops.maximum(classes, 1)))
         self.images.assign(self.images + ops.sum(ops.cast(classes > 0, "int32")))
         self.class_totals.assign(self.class_totals + ops.sum(figures, axis=0))
         self.class_images.assign(self.class_images + ops.cast(ops.sum(occurs, axis=0), "int32"))
-
-    def _count(self, boundary, selected):
-        """Return the number (B, C) of selected pixels (B, H, W) by image and class, float32."""
-        images, classes = ops.shape(boundary)[0], self.num_classes
-        cells = ops.reshape(ops.arange(images, dtype="int32"), (-1, 1, 1)) * classes + boundary
-        cells = ops.where(selected, cells, images * classes)  # the others go to one cell behind
-        cells = ops.reshape(cells, (-1,))
-        counts = ops.segment_sum(ops.ones_like(cells), cells, num_segments=images * classes + 1)[:-1]
-        return ops.cast(ops.reshape(counts, (images, classes)), "float32")
 
     def result(self):
         """Return the mean over the images, a float32 scalar."""
@@ -183,6 +170,46 @@ class BoundaryF1(keras.metrics.Metric):
             "ignore_class": self.ignore_class,
             "tolerance": self.tolerance,
         }
+
+
+def figures_of_images(truth, predictions, counted, num_classes, tolerance):
+    """Return the boundary F1 (B, C) of each image and class, 0 where there is no boundary, and 1 where there is one.
+
+    Args:
+        truth: (B, H, W) int32 class ids.
+        predictions: (B, H, W) int32 class ids.
+        counted: (B, H, W) bool, False for ignored pixels, whose ids may be anything.
+        num_classes: C.
+        tolerance: See `boundary_f1`.
+    """
+    true, found = _boundary(truth, counted), _boundary(predictions, counted)  # (B, H, W)
+    true_near, found_near = _matches(true, found, tolerance)
+    sizes = [_count(boundary, boundary >= 0, num_classes) for boundary in (true, found)]  # (B, C)
+    pairs = ((true, true_near), (found, found_near))
+    right = [_count(boundary, near, num_classes) for boundary, near in pairs]  # (B, C)
+    recall, precision = (part / ops.maximum(whole, 1) for part, whole in zip(right, sizes, strict=True))
+    figures = 2 * precision * recall / ops.maximum(precision + recall, 1e-12)  # (B, C), 0 if both are
+    return figures, ops.cast(sizes[0] + sizes[1] > 0, "float32")
+
+
+@functools.cache
+def _figures() -> Callable:
+    """Return `figures_of_images`, compiled under JAX: called eagerly, each of its loops would compile anew."""
+    if keras.backend.backend() != "jax":
+        return figures_of_images
+    import jax
+
+    return jax.jit(figures_of_images, static_argnums=(3, 4))
+
+
+def _count(boundary, selected, num_classes):
+    """Return the number (B, C) of selected pixels (B, H, W) by image and class, float32."""
+    images = ops.shape(boundary)[0]
+    cells = ops.reshape(ops.arange(images, dtype="int32"), (-1, 1, 1)) * num_classes + boundary
+    cells = ops.where(selected, cells, images * num_classes)  # the others go to one cell behind
+    cells = ops.reshape(cells, (-1,))
+    counts = ops.segment_sum(ops.ones_like(cells), cells, num_segments=images * num_classes + 1)[:-1]
+    return ops.cast(ops.reshape(counts, (images, num_classes)), "float32")
 
 
 def _boundary(classes, counted):

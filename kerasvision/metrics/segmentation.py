@@ -10,7 +10,7 @@ _FIGURES = ("mIoU", "pixel_accuracy", "dice", "mean_accuracy", "frequency_weight
 _CARRY = 1 << 24
 
 
-def confusion_matrix(truth, predictions, num_classes, ignore_class=255):
+def confusion_matrix(truth, predictions, num_classes, ignore_class: int | None = 255):
     """Count pixels by true and predicted class.
 
     Args:
@@ -152,7 +152,9 @@ class SegmentationMetrics(keras.metrics.Metric):
     hide a wrong mapping of class ids. `out_of_range` counts them.
     """
 
-    def __init__(self, num_classes, *, ignore_class=255, all_statistics=False, name="segmentation", **kwargs):
+    def __init__(
+        self, num_classes, *, ignore_class: int | None = 255, all_statistics=False, name="segmentation", **kwargs
+    ):
         super().__init__(name=name, **kwargs)
         self.num_classes = num_classes
         self.ignore_class = ignore_class
