@@ -1,7 +1,17 @@
 """Architectures: one file each."""
 
 from kerasvision.models.base import Detector, Segmenter
+from kerasvision.models.non_finite import NonFiniteLossError, StopOnNonFiniteLoss
 from kerasvision.models.retinanet import RetinaNet
+from kerasvision.models.targets import pad_targets
 from kerasvision.models.unet import UNet
 
-__all__ = ["Detector", "RetinaNet", "Segmenter", "UNet"]
+__all__ = [
+    "Detector",
+    "NonFiniteLossError",
+    "RetinaNet",
+    "Segmenter",
+    "StopOnNonFiniteLoss",
+    "UNet",
+    "pad_targets",
+]

@@ -1,6 +1,5 @@
 """What all models share: inputs of any size, named losses, recipes; and the two tasks, Detector and Segmenter."""
 
-import itertools
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +11,9 @@ from kerasvision.layers.normalization import IMAGENET_MEAN, IMAGENET_STD, ImageN
 from kerasvision.layers.trainability import restore_trainable, trainable_config
 from kerasvision.losses import DiceLoss
 from kerasvision.metrics import CocoAP, SegmentationMetrics
+from kerasvision.models import targets as checks
+from kerasvision.models.batches import batches_of, images_a_step, steps_of
+from kerasvision.models.non_finite import StopOnNonFiniteLoss
 from kerasvision.models.recipe import Recipe
 from kerasvision.ops.resizing import ResizeRule
 
@@ -71,6 +73,7 @@ class VisionModel(keras.Model):
             image_mean, image_std, name="image_normalization", dtype=self.dtype_policy
         )
         self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in self.loss_names}
+        self.invalid_targets = keras.metrics.Sum(name="invalid_targets")
         self._uses_recipe = False
 
     def prepare(self, inputs):
@@ -115,33 +118,74 @@ class VisionModel(keras.Model):
 
         Args:
             inputs: images (B, H, W, 3), 0-255, or a dict of `images` and `sizes_hw`.
-            targets: What the data pipeline yields for the task.
+            targets: What the data pipeline yields for the task; a detector's may be ragged, see `pad_targets`.
             training: Whether layers behave as in training.
 
         Returns:
-            dict of scalars, with the keys `loss_names`.
+            dict of scalars, with the keys `loss_names`; NaN in a graph if a class id is out of range.
+
+        Raises:
+            ValueError: A class id is out of range, unless in a graph.
         """
         inputs = keras.tree.map_structure(ops.convert_to_tensor, inputs)
-        targets = keras.tree.map_structure(ops.convert_to_tensor, targets)
-        return self.losses_from_outputs(self(inputs, training=training), inputs, targets)
+        targets = keras.tree.map_structure(ops.convert_to_tensor, self.checked_targets(targets))
+        return self._screened_losses(self(inputs, training=training), inputs, targets)[0]
+
+    def checked_targets(self, targets):
+        """Return targets as `losses_from_outputs` takes them, checked as far as their values are known.
+
+        Raises:
+            ValueError: Targets that do not fit the task, or the model's classes.
+        """
+        return targets
+
+    def screen_targets(self, targets):
+        """Return targets without class ids that the model does not have, and the number of those; works in a graph."""
+        return targets, 0
+
+    def _screened_losses(self, outputs, inputs, targets):
+        """Return the losses by name and the number of class ids out of range, which make them NaN."""
+        targets, invalid = self.screen_targets(targets)
+        losses = self.losses_from_outputs(outputs, inputs, targets)
+        return {name: value + _nan_if(invalid) for name, value in losses.items()}, invalid
 
     def losses_from_outputs(self, outputs, inputs, targets):
         """Return the losses by name, given the raw outputs for `inputs`."""
         raise NotImplementedError
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Return the sum of the named losses, or the compiled loss if `compile` was given one."""
+        """Return the sum of the named losses, or the compiled loss if `compile` was given one.
+
+        A class id that is out of range makes it NaN.
+        """
         if self._compile_loss is not None:
             return super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
         if sample_weight is not None:
             raise ValueError(
                 "`sample_weight` is not used by the recipe's losses; leave it out, or compile(loss=...) a Keras loss"
             )
-        losses = self.losses_from_outputs(y_pred, x, y)
+        losses, invalid = self._screened_losses(y_pred, x, y)
+        self.invalid_targets.update_state(invalid)
         for name, value in losses.items():
             self.loss_trackers[name].update_state(value)
         total = sum(losses.values()) + sum(self.losses)  # self.losses: what layers add, such as regularisation
         return total / _replicas()
+
+    @property
+    def metrics(self):
+        """The metrics that `fit` resets, updates and logs: the named losses are not among them under another loss."""
+        unused = self.loss_trackers.values() if self._compile_loss is not None else []
+        return [metric for metric in super().metrics if not any(metric is tracker for tracker in unused)]
+
+    def get_metrics_result(self):
+        """Return the values of all metrics to be logged, by name."""
+        return {name: value for name, value in super().get_metrics_result().items() if name != "invalid_targets"}
+
+    def count_invalid_targets(self):
+        """Return how many class ids out of range this epoch's targets had so far."""
+        if keras.backend.backend() == "jax":
+            self.jax_state_sync()  # in the midst of an epoch, JAX keeps the state outside of the model
+        return int(self.invalid_targets.result())
 
     def compile(self, optimizer=None, loss=None, *, metrics=None, **kwargs):
         """Prepare the model for training; everything left out is the recipe's.
@@ -156,6 +200,7 @@ class VisionModel(keras.Model):
         self._uses_recipe = optimizer is None
         if optimizer is None:
             optimizer = self.recipe.make_optimizer(self.trainable_variables)
+        self.loss = self._compile_loss = None  # Keras would keep a loss of an earlier compile
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def get_compile_config(self):
@@ -175,20 +220,90 @@ class VisionModel(keras.Model):
         if has_state:
             self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, **kwargs):
-        """Train the model: `keras.Model.fit`, with the recipe's learning rate stretched over all steps."""
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose: str | int = "auto",
+        callbacks=None,
+        *,
+        validation_data=None,
+        stop_on_non_finite_loss=True,
+        **kwargs,
+    ):
+        """Train the model: `keras.Model.fit`, with the recipe's learning rate stretched over all steps.
+
+        Args:
+            x: As in `keras.Model.fit`.
+            y: As in `keras.Model.fit`, if `x` holds images.
+            batch_size: Images a step, if `x` holds images.
+            epochs: As in `keras.Model.fit`.
+            verbose: As in `keras.Model.fit`.
+            callbacks: Keras callbacks.
+            validation_data: As in `keras.Model.fit`.
+            stop_on_non_finite_loss: Whether a loss that is NaN or infinite is an error at once, see
+                `StopOnNonFiniteLoss`, which may also be among `callbacks`.
+            **kwargs: As in `keras.Model.fit`.
+
+        Raises:
+            ValueError: Targets that do not fit the model.
+            NonFiniteLossError: A loss is not finite.
+        """
         if not self.compiled:
             self.compile()
+        x, y = self._checked_data(x, y)
+        if isinstance(validation_data, list | tuple):
+            validation_data = (*self._checked_data(*validation_data[:2]), *validation_data[2:])
+        elif validation_data is not None:
+            validation_data, _ = self._checked_data(validation_data)
+        if stop_on_non_finite_loss:
+            callbacks = self._with_stop(callbacks)
         if self._uses_recipe:
-            steps = _steps(x, batch_size, kwargs.get("steps_per_epoch"))
+            steps = steps_of(x, batch_size, kwargs.get("steps_per_epoch"))
             # Only SGD's rate depends on it, and it may take reading a batch.
-            size = _images_a_step(x, batch_size) if self.recipe.optimizer == "sgd" else None
+            size = images_a_step(x, batch_size) if self.recipe.optimizer == "sgd" else None
             start = int(self.optimizer.iterations) - (steps or 0) * kwargs.get("initial_epoch", 0)
             self.optimizer.learning_rate = self.recipe.schedule(
                 total_steps=None if steps is None else steps * epochs, batch_size=size, start=start
             )
             self.train_function = None  # it has the former learning rate compiled in
-        return super().fit(x, y, batch_size=batch_size, epochs=epochs, **kwargs)
+        return super().fit(
+            x,
+            y,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_data=validation_data,
+            **kwargs,
+        )
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """Take one step: `keras.Model.train_on_batch`, with targets checked and padded as in `fit`."""
+        return super().train_on_batch(x, None if y is None else self.checked_targets(y), *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        """Measure one batch: `keras.Model.test_on_batch`, with targets checked and padded as in `fit`."""
+        return super().test_on_batch(x, None if y is None else self.checked_targets(y), *args, **kwargs)
+
+    def _checked_data(self, x, y=None):
+        """Return `fit`'s data with checked targets, if they are at hand."""
+        return x, None if y is None else self.checked_targets(y)
+
+    def _with_stop(self, callbacks):
+        """Return `fit`'s callbacks with `StopOnNonFiniteLoss` among them."""
+        is_list = isinstance(callbacks, keras.callbacks.CallbackList)
+        given = callbacks.callbacks if is_list else keras.tree.flatten(callbacks or [])
+        if any(isinstance(callback, StopOnNonFiniteLoss) for callback in given):
+            return callbacks
+        stop = StopOnNonFiniteLoss()
+        if not is_list:
+            return [stop, *given]
+        stop.set_model(self)
+        callbacks.callbacks.append(stop)
+        return callbacks
 
     def get_config(self):
         """Return the constructor's arguments, and which layers are trained."""
@@ -221,9 +336,36 @@ class Detector(VisionModel):
     - `model(inputs)` gives raw outputs, `model.decode(raw, inputs)` the detections.
     - `model.predict(images)` gives `boxes` (B, D, 4), `scores` (B, D), `labels` (B, D) and `num_detections`
       (B,), best first, padded with -1, in pixels of `images`.
-    - `model.fit(dataset)` takes batches of (images, {"boxes": (B, M, 4), "labels": (B, M)}), padded with label -1;
-      `"ignored"` (B, M) bool marks boxes that are neither trained on nor scored.
+    - `model.fit(dataset)` takes batches of (images, {"boxes": (B, M, 4), "labels": (B, M)}), padded with label -1, or
+      ragged as `pad_targets` takes them; `"ignored"` (B, M) bool marks boxes that are neither trained on nor scored.
     """
+
+    def checked_targets(self, targets):
+        """Return targets padded, and checked as far as their values are known.
+
+        Raises:
+            ValueError: Shapes that do not belong together, or a label that is not below `num_classes`.
+        """
+        targets = checks.pad_targets(targets)
+        checks.check_boxes(targets, self.num_classes)
+        return targets
+
+    def screen_targets(self, targets):
+        """Return targets without labels that are not below `num_classes`, and the number of those."""
+        return checks.screen_boxes(targets, self.num_classes)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Return the sum of the named losses."""
+        if keras.backend.backend() != "torch":  # which compiles nothing, so that every step may have its own shapes
+            checks.refuse_lists(y)
+        y = keras.tree.map_structure(ops.convert_to_tensor, checks.pad_targets(y))
+        return super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+
+    def _checked_data(self, x, y=None):
+        if keras.backend.backend() == "tensorflow" and isinstance(x, keras.utils.PyDataset):
+            # TensorFlow would stumble over lists before a step could; this package's pipelines have none.
+            checks.refuse_lists(None if hasattr(x, "batches") else keras.utils.unpack_x_y_sample_weight(x[0])[1])
+        return super()._checked_data(checks.pad_batches(x), y)
 
     def decode(self, raw, inputs):
         """Turn raw outputs into detections.
@@ -307,7 +449,9 @@ class Detector(VisionModel):
             object.__setattr__(self, "_evaluator", _Evaluator(self))
         for metric in self.evaluation_metrics:
             metric.reset()
-        batches, count = _batches(x, y, batch_size or 8, steps)
+        if y is not None:
+            y = self.checked_targets(y)
+        batches, count = batches_of(x, y, batch_size or 8, steps)
         bar = keras.utils.Progbar(count, verbose=0 if verbose in (0, "auto") and kwargs else int(verbose != 0))
         calls: Any = callbacks  # inside fit, the list that fit made
         if not isinstance(calls, keras.callbacks.CallbackList):
@@ -316,6 +460,7 @@ class Detector(VisionModel):
         sums, images_seen = dict.fromkeys(self.loss_names, 0.0), 0
         for step, (inputs, targets) in enumerate(batches):
             calls.on_test_batch_begin(step)
+            targets = self.checked_targets(targets)
             outputs = self._evaluator.predict_on_batch({"inputs": inputs, "targets": targets})
             size = len(outputs["detections"]["boxes"])
             images_seen += size
@@ -348,7 +493,7 @@ class _Evaluator(keras.Model):
         inputs, targets = batch["inputs"], batch["targets"]
         raw = self.detector(inputs, training=False)
         return {
-            "losses": self.detector.losses_from_outputs(raw, inputs, targets),
+            "losses": self.detector.losses_from_outputs(raw, inputs, self.detector.screen_targets(targets)[0]),
             "detections": self.detector.decode(raw, inputs),
         }
 
@@ -383,6 +528,42 @@ class Segmenter(VisionModel):
             "dice_loss": self._dice(targets, logits),
         }
 
+    def checked_targets(self, targets):
+        """Return the masks, after a check of their class ids if their values are known.
+
+        Raises:
+            ValueError: An id that is neither a class nor ignored.
+        """
+        if self._takes_class_ids():
+            checks.check_masks(targets, self.num_classes, self._ignored_id())
+        return targets
+
+    def screen_targets(self, targets):
+        """Return masks without ids that are neither a class nor ignored, and the number of those pixels."""
+        ignored = self._ignored_id()
+        stand_in = 0 if ignored is None else ignored
+        return checks.screen_masks(targets, self.num_classes, ignored, stand_in=stand_in)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Return the sum of the named losses, or the compiled loss; NaN if a class id is out of range."""
+        if self._compile_loss is None or not self._takes_class_ids():
+            return super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        # Keras's loss would print all class ids in its error on TensorFlow, and read beyond the logits elsewhere.
+        y, invalid = self.screen_targets(y)
+        self.invalid_targets.update_state(invalid)
+        loss = super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        return loss + _nan_if(invalid)
+
+    def _takes_class_ids(self):
+        """Return whether the loss reads masks of class ids: the model's own, or Keras's sparse cross-entropy."""
+        return self._compile_loss is None or isinstance(self.loss, keras.losses.SparseCategoricalCrossentropy)
+
+    def _ignored_id(self):
+        """Return the class id that the loss ignores."""
+        if self._compile_loss is None:
+            return self.ignore_class
+        return getattr(self.loss, "ignore_class", None)
+
     def compile(self, optimizer=None, loss=None, *, metrics=None, **kwargs):
         """Prepare the model for training; see `VisionModel.compile`.
 
@@ -410,6 +591,11 @@ class Segmenter(VisionModel):
         return results
 
 
+def _nan_if(count):
+    """Return NaN if a number is above zero, zero otherwise; added to a loss, it leaves the gradients finite."""
+    return ops.where(ops.convert_to_tensor(count) > 0, float("nan"), 0.0)
+
+
 def _replicas():
     """Return how many devices share a batch under tf.distribute, whose strategies add up gradients."""
     if keras.backend.backend() != "tensorflow":
@@ -417,61 +603,3 @@ def _replicas():
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def _steps(x, batch_size, steps):
-    """Return the steps an epoch of `fit`'s arguments, ``None`` where it cannot be known."""
-    arrays = _arrays(x)
-    if steps is None and arrays:
-        return -(-len(arrays[0]) // (batch_size or 32))  # Keras's default
-    if steps is None and hasattr(x, "__len__"):
-        try:
-            steps = len(x)
-        except TypeError:  # an infinite or unknown tf.data.Dataset
-            steps = None
-    return steps
-
-
-def _images_a_step(x, batch_size):
-    """Return the images a step of `fit`'s arguments, ``None`` where it cannot be known.
-
-    A set smaller than a batch makes steps of its own size.
-    """
-    arrays = _arrays(x)
-    if arrays:
-        return min(batch_size or 32, len(arrays[0]))
-    pipeline = getattr(x, "batches", None)  # what both front ends of `kerasvision.data.pipeline` carry
-    if pipeline is not None:
-        return min(pipeline.batch_size, len(pipeline.dataset))
-    size = getattr(x, "batch_size", None)  # PyTorch's DataLoader
-    if size is None and hasattr(x, "element_spec"):
-        size = keras.tree.flatten(x.element_spec)[0].shape[0]
-        if size is None:  # batched without drop_remainder: only a batch itself tells
-            size = next((len(keras.tree.flatten(batch)[0]) for batch in x), None)
-    if size is None and isinstance(x, keras.utils.PyDataset):
-        size = len(keras.tree.flatten(x[0])[0])
-    return size
-
-
-def _arrays(x):
-    """Return the arrays that `x` holds; none if it yields batches."""
-    if hasattr(x, "element_spec"):
-        return []
-    return [leaf for leaf in keras.tree.flatten(x) if hasattr(leaf, "shape")]
-
-
-def _batches(x, y, batch_size, steps):
-    """Return an iterator of (inputs, targets) and their number, ``None`` if unknown."""
-    if y is not None:
-        total = len(keras.tree.flatten(x)[0])
-        starts = range(0, total, batch_size)[:steps]
-
-        def cut(start):
-            return keras.tree.map_structure(lambda array: array[start : start + batch_size], (x, y))
-
-        return map(cut, starts), len(starts)
-    count = steps
-    if count is None:
-        count = len(x) if isinstance(x, list | tuple) else _steps(x, None, None)
-    batches = (x[index] for index in range(len(x))) if isinstance(x, keras.utils.PyDataset) else x
-    return (batch[:2] for batch in itertools.islice(batches, steps)), count

@@ -1,6 +1,6 @@
 """Training runs: `train`, its callbacks and checkpoints."""
 
-from kerasvision.training.callbacks import NonFiniteLossError, StopOnNonFiniteLoss
+from kerasvision.models.non_finite import NonFiniteLossError, StopOnNonFiniteLoss
 from kerasvision.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from kerasvision.training.runs import check_classes, load_model, train
 

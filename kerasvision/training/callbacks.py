@@ -9,51 +9,6 @@ from kerasvision.files import replacing, write_json
 from kerasvision.training.checkpoint import save_checkpoint
 
 
-class NonFiniteLossError(RuntimeError):
-    """A loss became NaN or infinite."""
-
-
-class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Stop training with an error as soon as a loss is not finite.
-
-    Keras logs running means, in which a NaN stays: the first batch that shows one is the batch that made it.
-
-    Args:
-        batch_names: Function of (epoch, step) that returns the names of the batch's samples, if known.
-    """
-
-    def __init__(self, batch_names=None):
-        super().__init__()
-        self.batch_names = batch_names
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Remember the epoch."""
-        self.epoch = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Check this batch's losses.
-
-        Raises:
-            NonFiniteLossError: Naming losses, epoch, step and samples.
-        """
-        names = {"loss", *getattr(self.model, "loss_names", ())}
-        wrong = {
-            name: float(value)
-            for name, value in (logs or {}).items()
-            if name in names and not math.isfinite(float(value))
-        }
-        if wrong:
-            losses = ", ".join(f"{name} = {value}" for name, value in sorted(wrong.items()))
-            samples = ""
-            if self.batch_names is not None:
-                samples = "; the batch holds " + ", ".join(map(str, self.batch_names(self.epoch, batch)))
-            raise NonFiniteLossError(
-                f"{losses} at epoch {self.epoch + 1}, step {batch + 1}{samples}. Look at these samples, lower "
-                "the learning rate, or bound gradients with clip_norm; the last checkpoint is untouched"
-            )
-
-
 class EpochCounter(keras.callbacks.Callback):
     """Tell the pipeline which epoch begins, so that a resumed run sees the samples it would have seen."""
 

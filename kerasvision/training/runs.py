@@ -6,7 +6,8 @@ import keras
 
 from kerasvision.data import Augmentation, Dataset, pipeline
 from kerasvision.models.base import Detector, VisionModel
-from kerasvision.training.callbacks import EpochCounter, RunRecorder, StopOnNonFiniteLoss
+from kerasvision.models.non_finite import StopOnNonFiniteLoss
+from kerasvision.training.callbacks import EpochCounter, RunRecorder
 from kerasvision.training.checkpoint import load_checkpoint
 
 
@@ -87,7 +88,8 @@ def train(
     # Losses of training and of validation cannot be compared: a run with validation data is judged by those alone.
     monitor = ("loss",) if val_data is None else (figure, "val_loss")
     recorder = RunRecorder(run_dir, history=history, monitor=monitor, extra={"seed": seed, "epochs": epochs})
-    own = [recorder, StopOnNonFiniteLoss(getattr(train_data, "batch_names", None))]
+    names = getattr(train_data, "batch_names", None)
+    own = [recorder, StopOnNonFiniteLoss(names, note="the last checkpoint is untouched")]
     if hasattr(train_data, "set_epoch"):
         own.insert(0, EpochCounter(train_data))
     model.fit(

@@ -5,40 +5,11 @@ import numpy as np
 import pytest
 
 from kerasvision import data
-from kerasvision.backbones.resnet import resnet10
 from kerasvision.inference import Predictor
 from kerasvision.metrics import confusion_matrix, figures_of
-from kerasvision.models import UNet
-from kerasvision.ops.resizing import ResizeRule
 
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
 CANVAS_HW = (64, 96)
-
-
-@pytest.fixture(autouse=True)
-def eager():
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
-@pytest.fixture
-def segmenter():
-    keras.utils.set_random_seed(0)
-    backbone = resnet10(widths=(8, 8, 8, 8), stem_filters=8)
-    return UNet(
-        backbone,
-        3,
-        decoder_filters=(8, 8, 8, 8, 8),
-        upsampling="nearest",
-        normalization="batch",
-        resize_rule=ResizeRule("letterbox", size_hw=CANVAS_HW),
-    )
 
 
 class Narrow(data.Dataset):
