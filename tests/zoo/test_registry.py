@@ -160,6 +160,21 @@ def test_weights_of_every_entry_are_described_in_full(name, weights):
         assert weights.class_names
 
 
+@pytest.mark.parametrize("name", ["retinanet_resnet10_fpn", "unet_resnet10"])
+def test_recipe_of_a_small_model_is_that_of_its_embedded_weights(name):
+    import re
+
+    recipe = zoo.get(name, weights=None).recipe
+    (weights,) = zoo.info(name).weights
+    commands = weights.recipe
+    assert recipe.epochs == max(int(number) for number in re.findall(r"--epochs (\d+)", commands))
+    scenes = set(re.findall(r"--scenes (\d+)", commands))
+    assert all(f"{number} scenes" in recipe.source for number in scenes)
+    assert {str(recipe.batch_size)} == set(re.findall(r"--batch-size (\d+)", commands) or ["8"])  # its default
+    for epochs in re.findall(r"--stop-after (\d+)", commands):
+        assert f"stopped after epoch {epochs} of {recipe.epochs}" in recipe.source
+
+
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_entry_parameters_and_macs_recomputed_agree(name):
     from kerasvision.models.complexity import count_macs, count_parameters
