@@ -6,7 +6,6 @@ from collections.abc import Callable
 import keras
 import numpy as np
 from keras import ops
-from scipy import ndimage
 
 from kerasvision.metrics.segmentation import pixels_of
 
@@ -76,6 +75,8 @@ def _boundary_on_host(classes, counted):
 
 def _near(pixels, others, limit):
     """Return the part of pixels (H, W) bool whose squared distance to one of the others is below a limit."""
+    from scipy import ndimage
+
     if not pixels.any() or not others.any():
         return 0.0
     rows, columns = ndimage.distance_transform_edt(~others, return_distances=False, return_indices=True)
