@@ -26,6 +26,9 @@ def soft_nms(boxes_xyxy, scores, labels, decay, max_detections, lowest):
     """
     rows = with_labels(boxes_xyxy, labels)  # (B, N, 5)
     batch, count = ops.shape(scores)[0], ops.shape(scores)[1]
+    # Taken apart once: each step then works on contiguous rows of numbers.
+    x1, y1, x2, y2, classes = (ops.squeeze(column, -1) for column in ops.split(rows, 5, axis=-1))  # (B, N) each
+    areas = (x2 - x1) * (y2 - y1)
     positions = ops.expand_dims(ops.arange(count, dtype="int32"), 0)
     slots = ops.expand_dims(ops.arange(max_detections, dtype="int32"), 0)
 
@@ -36,12 +39,16 @@ def soft_nms(boxes_xyxy, scores, labels, decay, max_detections, lowest):
         best = ops.cast(ops.argmax(remaining, axis=1), "int32")  # (B,)
         best = ops.expand_dims(best, 1)  # (B, 1)
         score = take_rows(remaining, best)  # (B, 1)
-        overlap = _pairwise_iou(take_rows(rows, best), rows)[:, 0]  # (B, N)
+        bx1, by1, bx2, by2, best_class = ops.split(take_rows(rows, best)[:, 0], 5, axis=-1)  # (B, 1) each
+        width = ops.maximum(ops.minimum(x2, bx2) - ops.maximum(x1, bx1), 0)  # (B, N)
+        height = ops.maximum(ops.minimum(y2, by2) - ops.maximum(y1, by1), 0)
+        shared = ops.where(classes == best_class, width * height, 0.0)
+        overlap = shared / ops.maximum(areas + (bx2 - bx1) * (by2 - by1) - shared, 1e-12)
         written = ops.logical_and(slots == step, score > lowest)  # (B, D)
-        decayed = ops.where(remaining > -float("inf"), remaining * _decay(overlap, decay), -float("inf"))
+        gone = ops.logical_or(positions == best, remaining == -float("inf"))  # 0 times infinity is NaN
         return (
             step + 1,
-            ops.where(positions == best, -float("inf"), decayed),
+            ops.where(gone, -float("inf"), remaining * _decay(overlap, decay)),
             ops.where(written, best, indices),
             ops.logical_or(valid, written),
             ops.where(written, score, final),
