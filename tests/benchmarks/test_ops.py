@@ -93,7 +93,7 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--only", "addd"], "--only addd is unknown; use add, other"),
+            (["--only", "unheard"], "--only unheard is unknown; use add, other"),
             (["--repeats", "0"], "--repeats 0 must be 1 or more"),
         ],
     )
