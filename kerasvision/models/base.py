@@ -13,6 +13,7 @@ from kerasvision.losses import DiceLoss
 from kerasvision.metrics import CocoAP, SegmentationMetrics
 from kerasvision.models import targets as checks
 from kerasvision.models.batches import batches_of, images_a_step, steps_of
+from kerasvision.models.compiled_loss import reads_class_ids, segmentation_loss
 from kerasvision.models.non_finite import StopOnNonFiniteLoss
 from kerasvision.models.recipe import Recipe
 from kerasvision.ops.resizing import ResizeRule
@@ -555,8 +556,8 @@ class Segmenter(VisionModel):
         return loss + _nan_if(invalid)
 
     def _takes_class_ids(self):
-        """Return whether the loss reads masks of class ids: the model's own, or Keras's sparse cross-entropy."""
-        return self._compile_loss is None or isinstance(self.loss, keras.losses.SparseCategoricalCrossentropy)
+        """Return whether the loss, the model's own or a compiled one, reads masks of class ids."""
+        return self._compile_loss is None or reads_class_ids(self.loss)
 
     def _ignored_id(self):
         """Return the class id that the loss ignores."""
@@ -569,13 +570,14 @@ class Segmenter(VisionModel):
 
         Args:
             optimizer: As in `VisionModel.compile`.
-            loss: Any Keras loss of integer masks and logits; default: cross-entropy plus Dice.
+            loss: A loss of integer masks and logits: a name such as ``"dice"`` (see `kerasvision.losses.get`), an
+                object or a function; default: cross-entropy plus Dice.
             metrics: Keras metrics; default: mIoU, pixel accuracy and Dice.
             **kwargs: As in `keras.Model.compile`.
         """
         if metrics is None:
             metrics = [SegmentationMetrics(self.num_classes, ignore_class=self.ignore_class)]
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+        super().compile(optimizer=optimizer, loss=segmentation_loss(loss), metrics=metrics, **kwargs)
 
     def evaluate(self, x=None, y=None, batch_size=None, verbose: str | int = "auto", **kwargs):
         """Return losses and metrics: `keras.Model.evaluate`, with the default metrics if the model is not compiled."""

@@ -84,17 +84,10 @@ def make_batch(detection):
 
 
 @pytest.fixture(autouse=True)
-def eager(request):
-    """Run TensorFlow's functions eagerly, unless the test asks for `compiled`: tracing costs more than the steps."""
-    compiled = "compiled" in request.fixturenames and request.getfixturevalue("is_small")
-    if compiled or keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+def _eager(request):
+    """All tests of this folder, unless one of a small model asks for `compiled`."""
+    if not ("compiled" in request.fixturenames and request.getfixturevalue("is_small")):
+        request.getfixturevalue("eager")
 
 
 @pytest.fixture

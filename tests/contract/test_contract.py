@@ -10,9 +10,6 @@ from kerasvision.models import RetinaNet, Segmenter, UNet  # noqa: F401 (registe
 from kerasvision.models.base import Detector
 from kerasvision.models.complexity import count_macs, count_parameters
 
-# TensorFlow says so of each tf.data pipeline that Keras makes while functions run eagerly, as they do here only.
-pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
-
 
 def _arrays(outputs):
     return [ops.convert_to_numpy(leaf).astype(np.float64) for leaf in keras.tree.flatten(outputs)]

@@ -12,16 +12,10 @@ SIZE_HW = (64, 96)
 
 
 @pytest.fixture(autouse=True)
-def eager(request):
-    """Compiling a step takes longer than all steps of a test; one that asks for `compiled` needs it nevertheless."""
-    if keras.backend.backend() != "tensorflow" or "compiled" in request.fixturenames:
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+def _eager(request):
+    """All tests of this folder, unless one asks for `compiled`."""
+    if "compiled" not in request.fixturenames:
+        request.getfixturevalue("eager")
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pytest
 from kerasvision.metrics import CocoAP
 from kerasvision.models.unet import unet_resnet10
 
-pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, 64, 96, 3)).astype(np.float32)
 
 

@@ -8,7 +8,6 @@ from kerasvision import data
 from kerasvision.inference import Predictor
 from kerasvision.metrics import confusion_matrix, figures_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
 CANVAS_HW = (64, 96)
 
 

@@ -7,7 +7,6 @@ from keras import ops
 
 from kerasvision.models import NonFiniteLossError, StopOnNonFiniteLoss, pad_targets
 
-pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
 BACKEND = keras.backend.backend()
 BOXES = [
     np.array([[0, 0, 40, 40], [50, 10, 90, 60]], np.float32),

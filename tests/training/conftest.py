@@ -15,16 +15,8 @@ RULE = ResizeRule("letterbox", size_hw=SIZE_HW)
 
 
 @pytest.fixture(autouse=True)
-def eager():
-    """Compiling a training step takes longer than all steps of a test."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+def _eager(eager):
+    """All tests of this folder."""
 
 
 def _backbone():

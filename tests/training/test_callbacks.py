@@ -78,7 +78,6 @@ class _Notes(keras.callbacks.Callback):
         self.written.append(self.best.stat().st_mtime_ns if self.best.exists() else None)
 
 
-@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
 def test_train_validating_every_second_epoch_keeps_the_best_of_those(make_segmenter, scenes, unseen, tmp_path):
     from kerasvision.training import train
 

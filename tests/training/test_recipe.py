@@ -8,8 +8,6 @@ import pytest
 
 from kerasvision.models.recipe import Recipe, WarmupSchedule
 
-pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
-
 
 def _at(schedule, *steps):
     return [float(schedule(step)) for step in steps]

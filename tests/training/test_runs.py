@@ -11,8 +11,6 @@ from kerasvision.data.streets import Streets
 from kerasvision.models.base import Detector
 from kerasvision.training import CheckpointError, load_checkpoint, load_model, train
 
-pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
-
 OPTIONS = {"batch_size": 4, "verbose": 0, "max_boxes": 40}
 
 

@@ -1,0 +1,88 @@
+"""Losses given to a segmenter by name or as an object, and those that would read its logits wrongly."""
+
+import keras
+import numpy as np
+import pytest
+
+from kerasvision import losses
+from kerasvision.losses.by_name import BY_NAME
+from kerasvision.models.compiled_loss import reads_class_ids, segmentation_loss
+from kerasvision.models.unet import unet_resnet10
+
+IMAGES = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3)).astype(np.float32)
+MASKS = np.random.default_rng(1).integers(0, 3, (2, 32, 32)).astype(np.int32)
+
+# Losses of class ids; the others need a target for each class, or boxes.
+OF_MASKS = [
+    "boundary_cross_entropy",
+    "cross_entropy",
+    "dice",
+    "focal_tversky",
+    "jaccard",
+    "lovasz_softmax",
+    "ohem_cross_entropy",
+    "softmax_focal",
+    "tversky",
+]
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    keras.utils.set_random_seed(0)
+    return unet_resnet10(3, decoder_filters=(8, 8, 8, 8, 8))
+
+
+@pytest.mark.parametrize("name", OF_MASKS)
+def test_loss_by_name_is_the_loss_of_the_logits(segmenter, name):
+    masks = MASKS.copy()
+    masks[0, :3] = 255
+    segmenter.compile(loss=name)
+    result = segmenter.evaluate(IMAGES, masks, verbose=0, return_dict=True)
+    expected = float(BY_NAME[name]()(masks, segmenter(IMAGES)))
+    assert float(result["loss"]) == pytest.approx(expected, rel=1e-4)
+    assert {"mIoU", "pixel_accuracy", "dice"} <= set(result)
+
+
+@pytest.mark.parametrize("name", OF_MASKS)
+def test_class_id_out_of_range_is_refused_under_a_loss_of_ours(segmenter, name):
+    assert reads_class_ids(losses.get(name))
+    segmenter.compile(loss=name)
+    with pytest.raises(ValueError, match=r"class ids 7 in 1 pixels?"):
+        segmenter.fit(IMAGES, np.where(np.arange(32 * 32 * 2).reshape(2, 32, 32) == 5, 7, MASKS), verbose=0)
+
+
+def test_loss_by_name_survives_saving(segmenter, tmp_path):
+    segmenter.compile(loss="lovasz_softmax")
+    segmenter.fit(IMAGES, MASKS, verbose=0)
+    segmenter.save(tmp_path / "model.keras")
+    assert isinstance(keras.saving.load_model(tmp_path / "model.keras").loss, losses.LovaszSoftmaxLoss)
+
+
+def test_losses_of_a_target_for_each_class_read_no_class_ids():
+    for loss in (losses.get("dice", mode="multilabel"), losses.get("focal"), losses.get("lovasz_hinge"), None):
+        assert not reads_class_ids(loss)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        ("sparse_categorical_crossentropy", "reads probabilities, but a segmenter gives logits; use 'cross_entropy'"),
+        (keras.losses.binary_crossentropy, "'binary_crossentropy' reads probabilities.*use 'focal'"),
+        (keras.losses.SparseCategoricalCrossentropy(), "SparseCategoricalCrossentropy reads prob.*from_logits=True"),
+        (losses.DiceLoss(from_logits=False), "DiceLoss reads probabilities"),
+        ("dise", "'dise' is no loss's name; did you mean 'dice'"),
+    ],
+)
+def test_loss_that_does_not_fit_logits_is_refused(segmenter, loss, said):
+    with pytest.raises(ValueError, match=said):
+        segmenter.compile(loss=loss)
+
+
+def test_functions_and_objects_pass():
+    def mine(y_true, y_pred):
+        return y_pred
+
+    kept = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert segmentation_loss(mine) is mine
+    assert segmentation_loss(kept) is kept
+    assert segmentation_loss(None) is None
