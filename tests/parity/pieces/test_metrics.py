@@ -64,6 +64,8 @@ def test_boundary_f1_equals_all_pairs(tolerance):
     check("metrics.BoundaryF1", "Csurka 2013, all pairs", ours, theirs, arrays, numpy_reference=True)
 
 
+# Keras's own metric asks for int64, which JAX does not have by default.
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64")
 def test_segmentation_metrics_equal_keras_and_sums_over_pixels():
     pairs = [random_masks(seed) for seed in (5, 6)]
 
