@@ -6,7 +6,9 @@ import keras
 from keras import ops
 
 from kerasvision.layers.convolution import ConvolutionBlock
+from kerasvision.layers.normalization import check_normalization
 from kerasvision.layers.trainability import pass_on_frozen
+from kerasvision.ops.nearest import resize_nearest_like
 
 CoarseLevels = Literal["p6p7_from_p5", "p6p7_from_c5", "pool"] | None
 
@@ -31,9 +33,17 @@ class FeaturePyramid(keras.layers.Layer):
         coarse_levels: How levels above the last input are made: ``"p6p7_from_p5"`` and ``"p6p7_from_c5"``
             by stride-2 convolutions of the last output or the last input (RetinaNet, and its v2),
             ``"pool"`` by subsampling the last output once (Faster R-CNN), ``None`` not at all.
+        normalization: After every 1x1 and 3x3 convolution, which have no bias then, as in `ConvolutionBlock`;
+            ``"batch"`` in torchvision's second Faster R-CNN. The convolutions of the coarse levels have none.
+        epsilon: Added to the variance by the normalisation.
+        momentum: Share of the old moving average that batch normalisation keeps at each step.
 
-    Call: list of (B, H_l, W_l, C_l) from fine to coarse, each level twice as large as the next;
-    returns the list of (B, H_l, W_l, filters), with the coarse levels appended.
+    Call: list of (B, H_l, W_l, C_l) from fine to coarse; returns the list of (B, H_l, W_l, filters), with the coarse
+    levels appended, whose sizes are halved and rounded up. Each level is usually half the one before, rounded
+    up or down: it is resized to that by repeating pixels, see `kerasvision.ops.nearest.resize_nearest_like`.
+
+    Raises:
+        ValueError: `coarse_levels` or `normalization` is unknown.
 
     Reference: torchvision/ops/feature_pyramid_network.py.
     """
@@ -43,6 +53,9 @@ class FeaturePyramid(keras.layers.Layer):
         filters=256,
         *,
         coarse_levels: CoarseLevels = "p6p7_from_p5",
+        normalization=None,
+        epsilon=1e-5,
+        momentum=0.9,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -52,11 +65,16 @@ class FeaturePyramid(keras.layers.Layer):
             )
         self.filters = filters
         self.coarse_levels = coarse_levels
+        check_normalization(normalization)
+        self.normalization = normalization
+        self.epsilon = epsilon
+        self.momentum = momentum
 
     def build(self, input_shapes):
         """Create a lateral and an output convolution for each level, and those of the coarse levels."""
-        self.laterals = [self._convolution(1, f"lateral_{i}") for i in range(len(input_shapes))]
-        self.outputs = [self._convolution(3, f"output_{i}") for i in range(len(input_shapes))]
+        norm = {"normalization": self.normalization, "epsilon": self.epsilon, "momentum": self.momentum}
+        self.laterals = [self._convolution(1, f"lateral_{i}", **norm) for i in range(len(input_shapes))]
+        self.outputs = [self._convolution(3, f"output_{i}", **norm) for i in range(len(input_shapes))]
         for lateral, output, shape in zip(self.laterals, self.outputs, input_shapes, strict=True):
             lateral.build(shape)
             output.build((*shape[:-1], self.filters))
@@ -68,22 +86,22 @@ class FeaturePyramid(keras.layers.Layer):
             self.p7.build((*input_shapes[-1][:-1], self.filters))
         pass_on_frozen(self)
 
-    def _convolution(self, kernel_size, name, strides=1):
+    def _convolution(self, kernel_size, name, **options):
         return ConvolutionBlock(
             self.filters,
             kernel_size,
-            strides=strides,
+            **options,
             kernel_initializer=keras.initializers.VarianceScaling(**_INITIALIZER),
             name=name,
             dtype=self.dtype_policy,
         )
 
-    def call(self, features):
+    def call(self, features, training=None):
         """Build the pyramid over `features`."""
-        merged = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
+        merged = [lateral(feature, training=training) for lateral, feature in zip(self.laterals, features, strict=True)]
         for level in range(len(merged) - 1, 0, -1):
-            merged[level - 1] = merged[level - 1] + double_nearest(merged[level])
-        pyramid = [output(feature) for output, feature in zip(self.outputs, merged, strict=True)]
+            merged[level - 1] = merged[level - 1] + resize_nearest_like(merged[level], merged[level - 1])
+        pyramid = [output(feature, training=training) for output, feature in zip(self.outputs, merged, strict=True)]
         if self.coarse_levels == "pool":
             pyramid.append(pyramid[-1][:, ::2, ::2])
         elif self.coarse_levels is not None:
@@ -101,9 +119,11 @@ class FeaturePyramid(keras.layers.Layer):
 
     def get_config(self):
         """Return the constructor's arguments."""
-        return {**super().get_config(), "filters": self.filters, "coarse_levels": self.coarse_levels}
-
-
-def double_nearest(features):
-    """Double the height and width of (B, H, W, C) features by repeating each pixel."""
-    return ops.repeat(ops.repeat(features, 2, axis=1), 2, axis=2)  # (B, 2H, 2W, C)
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "coarse_levels": self.coarse_levels,
+            "normalization": self.normalization,
+            "epsilon": self.epsilon,
+            "momentum": self.momentum,
+        }

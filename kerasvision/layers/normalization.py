@@ -101,7 +101,8 @@ def make_normalization(kind, *, epsilon=1e-5, momentum=0.9, groups=32, name="nor
     """Return a normalisation layer by name, or ``None`` for ``None``.
 
     Args:
-        kind: ``"batch"``, ``"frozen_batch"``, ``"group"`` or ``None``.
+        kind: ``"batch"``, ``"sync_batch"`` (statistics over the batches of all replicas), ``"frozen_batch"``,
+            ``"group"`` or ``None``.
         epsilon: Added to the variance.
         momentum: Share of the old moving average kept at each step; PyTorch's momentum is one minus this.
         groups: Number of groups, for ``"group"``.
@@ -111,12 +112,23 @@ def make_normalization(kind, *, epsilon=1e-5, momentum=0.9, groups=32, name="nor
     Raises:
         ValueError: `kind` is none of these.
     """
-    if kind is None:
-        return None
-    if kind == "batch":
-        return keras.layers.BatchNormalization(epsilon=epsilon, momentum=momentum, name=name, dtype=dtype)
+    check_normalization(kind)
+    if kind in ("batch", "sync_batch"):
+        # Under JAX, a batch spread over devices has common statistics anyway; Keras has the option for TensorFlow only.
+        synchronized = kind == "sync_batch" and keras.backend.backend() == "tensorflow"
+        return keras.layers.BatchNormalization(
+            epsilon=epsilon, momentum=momentum, synchronized=synchronized, name=name, dtype=dtype
+        )
     if kind == "frozen_batch":
         return FrozenBatchNormalization(epsilon=epsilon, name=name, dtype=dtype)
     if kind == "group":
         return keras.layers.GroupNormalization(groups=groups, epsilon=epsilon, name=name, dtype=dtype)
-    raise ValueError(f"`normalization` {kind!r} is unknown; use 'batch', 'frozen_batch', 'group' or None")
+    return None
+
+
+def check_normalization(kind):
+    """Raise ValueError if `make_normalization` does not know this kind."""
+    if kind not in ("batch", "sync_batch", "frozen_batch", "group", None):
+        raise ValueError(
+            f"`normalization` {kind!r} is unknown; use 'batch', 'sync_batch', 'frozen_batch', 'group' or None"
+        )

@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from kerasvision.layers.convolution import ConvolutionBlock
-from kerasvision.layers.feature_pyramid import double_nearest
 from kerasvision.layers.trainability import pass_on_frozen
+from kerasvision.ops.nearest import double_nearest
 
 
 @keras.saving.register_keras_serializable("kerasvision")

@@ -50,6 +50,21 @@ def test_convolution_with_an_even_kernel_shrinks_by_one():
     np.testing.assert_array_equal(found, [[0 + 1 + 3 + 4, 1 + 2 + 4 + 5], [3 + 4 + 6 + 7, 4 + 5 + 7 + 8]])
 
 
+def test_convolution_without_padding_keeps_whole_windows_only():
+    block = ConvolutionBlock(1, 3, padding=0, kernel_initializer="ones")
+    image = np.arange(12, dtype=np.float32).reshape(1, 3, 4, 1)
+    # 0 1 2, 4 5 6, 8 9 10 make 45; one column on, each of nine is 1 more.
+    np.testing.assert_array_equal(_numpy(block(image))[0, :, :, 0], [[45, 54]])
+    assert block.compute_output_shape((1, 3, 4, 1)) == (1, 1, 2, 1)
+
+
+def test_convolution_padded_widely_grows():
+    block = ConvolutionBlock(1, 4, padding=2, kernel_initializer="ones")
+    found = _numpy(block(np.ones((1, 1, 1, 1), np.float32)))
+    np.testing.assert_array_equal(found[0, :, :, 0], [[1, 1], [1, 1]])
+    assert block.compute_output_shape((1, 1, 1, 1)) == (1, 2, 2, 1)
+
+
 @pytest.mark.parametrize("size", [(7, 7), (8, 8), (5, 12), (1, 1)])
 @pytest.mark.parametrize(
     ("kernel_size", "options"),
@@ -84,7 +99,7 @@ def test_convolution_traces_with_unknown_size():
         assert model(image).shape[1:3] == tuple(-(-side // 2) for side in size)
 
 
-@pytest.mark.parametrize("normalization", ["batch", "frozen_batch"])
+@pytest.mark.parametrize("normalization", ["batch", "sync_batch", "frozen_batch"])
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_folded_normalization_equals_convolution_then_normalization(normalization, use_bias):
     block = ConvolutionBlock(4, 3, normalization=normalization, use_bias=use_bias, bias_initializer="ones", epsilon=0.1)
@@ -166,10 +181,14 @@ def test_convolution_computes_in_its_own_precision(policy, normalization, traini
 
 
 def test_convolution_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="`normalization` 'layer' is unknown; use 'batch', 'frozen_batch', 'group'"):
+    with pytest.raises(
+        ValueError, match="`normalization` 'layer' is unknown; use 'batch', 'sync_batch', 'frozen_batch', 'group'"
+    ):
         ConvolutionBlock(4, 3, normalization="layer")
     with pytest.raises(ValueError, match="`strides` 2 and `dilation` 3 cannot both be above 1"):
         ConvolutionBlock(4, 3, strides=2, dilation=3)
+    with pytest.raises(ValueError, match="`padding` 'same' must be a number of pixels, 0 or more, or None"):
+        ConvolutionBlock(4, 3, padding="same")
 
 
 def test_frozen_batch_normalization_by_hand():

@@ -8,7 +8,6 @@ import pytest
 from keras import ops
 
 from kerasvision import layers
-from kerasvision.layers.feature_pyramid import double_nearest
 
 RNG = np.random.default_rng(0)
 POLICIES = ["float32", "mixed_bfloat16", "mixed_float16"]
@@ -65,11 +64,6 @@ def _features(size, channels, batch=2):
     ]
 
 
-def test_double_nearest_repeats_pixels():
-    found = _numpy(double_nearest(ops.convert_to_tensor(np.array([[[[1.0], [2.0]]]]))))
-    np.testing.assert_array_equal(found[0, :, :, 0], [[1, 1, 2, 2], [1, 1, 2, 2]])
-
-
 @pytest.mark.parametrize(
     ("coarse_levels", "coarse"),
     [("p6p7_from_p5", [(3, 2), (2, 1)]), ("p6p7_from_c5", [(3, 2), (2, 1)]), ("pool", [(3, 2)]), (None, [])],
@@ -105,7 +99,33 @@ def test_feature_pyramid_traces_with_unknown_size():
         assert tuple(found[2].shape[1:3]) == size
 
 
+@pytest.mark.parametrize(("fine", "coarse"), [((5, 3), (3, 2)), ((5, 3), (2, 1))])
+def test_feature_pyramid_over_odd_sizes_traces_and_repeats(fine, coarse):
+    inputs = [keras.Input((None, None, 2)), keras.Input((None, None, 3))]
+    layer = layers.FeaturePyramid(4, coarse_levels="pool")
+    model = keras.Model(inputs, layer(inputs))
+    features = [RNG.normal(size=(2, *size, c)).astype(np.float32) for size, c in ((fine, 2), (coarse, 3))]
+    shapes = layer.compute_output_shape([feature.shape for feature in features])
+    for found, traced, shape in zip(layer(features), model.predict(features, verbose=0), shapes, strict=True):
+        assert tuple(found.shape) == tuple(shape)
+        np.testing.assert_allclose(_numpy(found), traced, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalization", ["batch", "sync_batch", "group"])
+def test_feature_pyramid_normalizes_in_training(normalization):
+    layer = layers.FeaturePyramid(32, coarse_levels="p6p7_from_c5", normalization=normalization, epsilon=1e-6)
+    features = _features((3, 3), (2, 3))
+    for level in layer(features, training=True)[:2]:
+        axes = (0, 1, 2) if normalization != "group" else (1, 2)
+        np.testing.assert_allclose(_numpy(level).mean(axes), 0, atol=1e-5)
+        np.testing.assert_allclose(_numpy(level).std(axes), 1, atol=1e-2)
+    assert layer.laterals[0].bias is None and layer.outputs[0].bias is None
+    assert layer.p6.bias is not None and layer.p6.normalization is None
+
+
 def test_feature_pyramid_unknown_coarse_levels_are_named():
+    with pytest.raises(ValueError, match="`normalization` 'layer' is unknown; use 'batch', 'sync_batch'"):
+        layers.FeaturePyramid(8, normalization="layer")
     with pytest.raises(ValueError, match="`coarse_levels` 'p8' is unknown; use 'p6p7_from_p5'"):
         layers.FeaturePyramid(8, coarse_levels="p8")
 
@@ -206,8 +226,10 @@ CASES = {
             "kernel_size": 4,
             "strides": 2,
             "dilation": 1,
+            "padding": 2,
             "normalization": "batch",
             "epsilon": 1e-2,
+            "momentum": 0.7,
             "activation": "silu",
             "use_bias": True,
             "kernel_initializer": keras.initializers.RandomNormal(0, 0.5, seed=1),
@@ -226,7 +248,10 @@ CASES = {
         },
         None,
     ),
-    "FeaturePyramid": ({"filters": 6, "coarse_levels": "pool"}, [[(1, 4, 4, 2), (1, 2, 2, 3)]]),
+    "FeaturePyramid": (
+        {"filters": 6, "coarse_levels": "pool", "normalization": "batch", "epsilon": 0.1, "momentum": 0.7},
+        [[(1, 4, 4, 2), (1, 2, 2, 3)]],
+    ),
     "FrozenBatchNormalization": ({"epsilon": 0.1}, [(1, 2, 2, 3)]),
     "ImageNormalization": ({"mean": (1.0, 2.0), "std": (3.0, 4.0)}, [(1, 2, 2, 2)]),
     "NonMaxSuppression": (

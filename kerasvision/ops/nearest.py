@@ -1,0 +1,42 @@
+"""Enlarging feature maps by repeating pixels."""
+
+import numpy as np
+from keras import ops
+
+
+def double_nearest(features):
+    """Double the height and width of (B, H, W, C) features by repeating each pixel."""
+    return ops.repeat(ops.repeat(features, 2, axis=1), 2, axis=2)  # (B, 2H, 2W, C)
+
+
+def resize_nearest_like(features, other):
+    """Resize features to the height and width of other features: output row i is row floor(i H / H') of the input.
+
+    A map twice as large, or twice less one as where an odd size was halved and rounded up, repeats each pixel. Where
+    sizes are not known when a graph is made, pixels are gathered, with the same result.
+
+    Args:
+        features: (B, H, W, C).
+        other: (B, H', W', any number of channels).
+
+    Returns:
+        (B, H', W', C) in the dtype of `features`; not finite pixels are copied as any other.
+
+    Reference: `torch.nn.functional.interpolate(mode="nearest")`.
+    """
+    for axis in (1, 2):
+        size, wanted = features.shape[axis], other.shape[axis]
+        if not isinstance(size, int) or not isinstance(wanted, int):
+            size, wanted = ops.shape(features)[axis], ops.shape(other)[axis]
+            features = ops.take(features, ops.arange(wanted) * size // wanted, axis=axis)
+        elif wanted == size:
+            continue
+        elif wanted in (2 * size, 2 * size - 1):
+            # floor(i H / (2H - 1)) is floor(i / 2) for every row i < 2H - 1. Repeating is faster than gathering, most
+            # of all its gradient.
+            features = ops.repeat(features, 2, axis=axis)
+            if wanted % 2:
+                features = features[:, :wanted] if axis == 1 else features[:, :, :wanted]
+        else:
+            features = ops.take(features, np.arange(wanted) * size // wanted, axis=axis)
+    return features  # (B, H', W', C)
