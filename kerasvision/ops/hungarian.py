@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasvision.ops.compilers import under_xla
+
 Solver = Literal["auto", "host", "graph"]
 SOLVERS = ("auto", "host", "graph")
 UNASSIGNED = -1
@@ -48,23 +50,9 @@ def assign(cost, valid=None, *, solver: Solver = "auto"):
     batch, _, columns = ops.shape(cost)
     valid = ops.ones((batch, columns), "bool") if valid is None else ops.cast(valid, "bool")
     if solver == "auto":
-        solver = "graph" if _under_xla() else "host"
+        # Under TensorFlow's XLA there is no kernel for calls to Python.
+        solver = "graph" if keras.backend.backend() == "tensorflow" and under_xla() else "host"
     return _assign_on_host(cost, valid) if solver == "host" else _assign_in_graph(cost, valid)
-
-
-def _under_xla():
-    """Return whether TensorFlow is tracing for XLA, which has no kernel for calls to Python."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    if tf.executing_eagerly():
-        return False
-    try:
-        from tensorflow.python.ops import control_flow_util
-    except ImportError:  # not a public module
-        return False
-    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def _assign_on_host(cost, valid):
