@@ -187,8 +187,10 @@ def test_convolution_wrong_arguments_are_named():
         ConvolutionBlock(4, 3, normalization="layer")
     with pytest.raises(ValueError, match="`strides` 2 and `dilation` 3 cannot both be above 1"):
         ConvolutionBlock(4, 3, strides=2, dilation=3)
-    with pytest.raises(ValueError, match="`padding` 'same' must be a number of pixels, 0 or more, or None"):
-        ConvolutionBlock(4, 3, padding="same")
+    with pytest.raises(ValueError, match="`padding` 'valid' must be a number of pixels, 0 or more, 'same', or None"):
+        ConvolutionBlock(4, 3, padding="valid")
+    with pytest.raises(ValueError, match="`padding` -1 must be"):
+        ConvolutionBlock(4, 3, padding=-1)
 
 
 def test_frozen_batch_normalization_by_hand():
