@@ -1,4 +1,4 @@
-"""Enlarging feature maps by repeating pixels."""
+"""Bringing feature maps to the size of others: enlarging by repeating pixels, and cropping."""
 
 import numpy as np
 from keras import ops
@@ -40,3 +40,23 @@ def resize_nearest_like(features, other):
         else:
             features = ops.take(features, np.arange(wanted) * size // wanted, axis=axis)
     return features  # (B, H', W', C)
+
+
+def crop_like(features, other):
+    """Cut features to the height and width of other features, at the bottom and on the right.
+
+    What was halved and rounded up joins a level that was halved and rounded down.
+
+    Args:
+        features: (B, H, W, C).
+        other: (B, H', W', any number of channels), not larger.
+
+    Returns:
+        (B, H', W', C); `features` themselves if the sizes are known to be equal.
+    """
+    sizes, wanted = features.shape[1:3], other.shape[1:3]
+    known = all(isinstance(size, int) for size in (*sizes, *wanted))
+    if known and tuple(sizes) == tuple(wanted):
+        return features
+    height, width = wanted if known else ops.shape(other)[1:3]
+    return features[:, :height, :width]  # (B, H', W', C)

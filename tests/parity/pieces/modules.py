@@ -1,5 +1,6 @@
 """Compare a layer with a PyTorch module that has the same weights: values, gradients by inputs and by parameters."""
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 
 import keras
@@ -64,6 +65,7 @@ def check_module(
     learned = [(variable, tensor) for variable, tensor in pairs if tensor.requires_grad]
     names = {id(tensor): name for name, tensor in module.named_parameters()}
     module.double().train(training)
+    mode = {"training": training} if "training" in inspect.signature(layer.call).parameters else {}
 
     def ours(*tensors):
         values = {id(variable): value for (variable, _), value in zip(learned, tensors[count:], strict=True)}
@@ -72,7 +74,7 @@ def check_module(
             [values[id(variable)] for variable in layer.trainable_variables],
             [variable.value for variable in layer.non_trainable_variables],
             inputs,
-            training=training,
+            **mode,
         )
         return _with_signs(outputs, keras.ops.convert_to_tensor)
 
