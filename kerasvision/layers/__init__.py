@@ -6,8 +6,10 @@ from kerasvision.layers.anchor_generator import (
     OctaveAnchorGenerator,
     PriorBoxGenerator,
 )
-from kerasvision.layers.convolution import ConvolutionBlock
+from kerasvision.layers.convolution import ConvolutionBlock, DepthwiseConvolutionBlock
 from kerasvision.layers.csp_block import CSPBlock
+from kerasvision.layers.deeplab_blocks import ASPP, AtrousPyramidClassifier, DeepLabV3PlusDecoder
+from kerasvision.layers.fcn_blocks import BilinearInitializer, BilinearUpsampling, FCNSkip
 from kerasvision.layers.feature_pyramid import FeaturePyramid
 from kerasvision.layers.l2_normalization import L2Normalization
 from kerasvision.layers.non_max_suppression import NonMaxSuppression
@@ -15,18 +17,27 @@ from kerasvision.layers.normalization import FrozenBatchNormalization, ImageNorm
 from kerasvision.layers.path_aggregation import CSPPathAggregation, PathAggregation
 from kerasvision.layers.roi_align import RoIAlign
 from kerasvision.layers.roi_pool import RoIPool
+from kerasvision.layers.separable_convolution import SeparableConvolutionBlock
 from kerasvision.layers.spatial_pyramid_pooling import SPP, SPPF, SpatialPyramidPooling
+from kerasvision.layers.squeeze_excitation import SqueezeExcitation
 from kerasvision.layers.ssd_extra_layers import SSDExtraLayers
 from kerasvision.layers.unet_blocks import UNetDecoderBlock, UNetDoubleConvolution
 
 __all__ = [
+    "ASPP",
     "SPP",
     "SPPF",
     "AnchorGenerator",
+    "AtrousPyramidClassifier",
+    "BilinearInitializer",
+    "BilinearUpsampling",
     "CSPBlock",
     "CSPPathAggregation",
     "ConvolutionBlock",
+    "DeepLabV3PlusDecoder",
     "DefaultBoxGenerator",
+    "DepthwiseConvolutionBlock",
+    "FCNSkip",
     "FeaturePyramid",
     "FrozenBatchNormalization",
     "ImageNormalization",
@@ -38,7 +49,9 @@ __all__ = [
     "RoIAlign",
     "RoIPool",
     "SSDExtraLayers",
+    "SeparableConvolutionBlock",
     "SpatialPyramidPooling",
+    "SqueezeExcitation",
     "UNetDecoderBlock",
     "UNetDoubleConvolution",
 ]

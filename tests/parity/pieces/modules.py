@@ -147,7 +147,7 @@ def _as_theirs(value, tensor):
     """Lay a kernel out as `tensor`."""
     if value.ndim != 4:
         return value
-    for axes in ((2, 3, 0, 1), (3, 2, 0, 1)):
+    for axes in ((3, 2, 0, 1), (2, 3, 0, 1)):  # a symmetric kernel fits both: it is a dense one
         if value.permute(axes).shape == tensor.shape and torch.equal(value.permute(axes), tensor):
             return value.permute(axes)
     raise AssertionError(f"{tuple(value.shape)} is no layout of {tuple(tensor.shape)}")

@@ -1,0 +1,147 @@
+"""FCN's blocks: enlarging by a transposed convolution that starts as bilinear interpolation, and the skip."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasvision.layers.convolution import ConvolutionBlock
+from kerasvision.layers.trainability import pass_on_frozen
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class BilinearInitializer(keras.initializers.Initializer):
+    """Kernels of transposed convolutions that interpolate each channel bilinearly, and mix none.
+
+    Tap i of k is 1 - abs(i - c) / f, with f = ceil(k / 2) and c = f - 1 if k is odd, f - 1/2 if even; for k = 4: 1/4,
+    3/4, 3/4, 1/4. A kernel is the outer product of its rows' and columns' taps.
+
+    Call: a shape (k, k', F, C), as of `keras.layers.Conv2DTranspose`; returns the taps where F and C are equal, else 0;
+    where there are more of the one than of the other, the surplus is 0.
+
+    Raises:
+        ValueError: A shape of other than four numbers.
+
+    Source: Long et al. 2015, section 3.3, https://arxiv.org/abs/1411.4038; Caffe, filler.hpp, `BilinearFiller`,
+    restricted to equal channels as in the authors' surgery.py.
+    """
+
+    def __call__(self, shape, dtype=None):
+        """Return the kernel."""
+        if len(shape) != 4:
+            raise ValueError(f"`shape` {tuple(shape)!r} must be (rows, columns, filters, channels) of a 2D kernel")
+        rows, columns = (_taps(size) for size in shape[:2])
+        kernel = np.outer(rows, columns)[:, :, None, None] * np.eye(shape[2], shape[3])
+        return ops.convert_to_tensor(kernel, dtype=dtype or keras.backend.floatx())
+
+    def get_config(self):
+        """Return no arguments, as there are none."""
+        return {}
+
+
+def _taps(size):
+    factor = (size + 1) // 2
+    centre = factor - 1 if size % 2 else factor - 0.5
+    return 1 - np.abs(np.arange(size) - centre) / factor
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class BilinearUpsampling(keras.layers.Layer):
+    """Enlarge by a whole factor with a transposed convolution that is bilinear interpolation at first.
+
+    Args:
+        factor: How many times as high and as wide the result is. The kernel has 2 `factor` - `factor` % 2 rows and
+            columns, and ceil((`factor` - 1) / 2) pixels are cut from each side, as Caffe advises.
+        learned: Whether the kernel is trained. If not, no layer above can make it so.
+
+    Call: (B, H, W, C); returns (B, factor H, factor W, C). Beyond the map are zeros, so that the outermost
+    factor / 2 pixels are darker than `kerasvision.ops.interpolation.resize_bilinear`, which repeats the border, would
+    have them; all others are equal to those with corners that are not aligned.
+
+    Raises:
+        ValueError: `factor` is not a whole number of 1 or more.
+
+    Source: Long et al. 2015, section 3.3, https://arxiv.org/abs/1411.4038.
+    """
+
+    def __init__(self, factor=2, *, learned=True, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(factor, int) or factor < 1:
+            raise ValueError(f"`factor` {factor!r} must be a whole number of 1 or more")
+        self.factor = factor
+        self.learned = learned
+
+    def build(self, input_shape):
+        """Create the kernel (k, k, C, C)."""
+        side = 2 * self.factor - self.factor % 2
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(side, side, input_shape[-1], input_shape[-1]),
+            initializer=BilinearInitializer(),
+            trainable=self.learned,
+        )
+
+    def call(self, inputs):
+        """Enlarge `inputs`."""
+        # "same" is to cut (kernel - factor) / 2 pixels from each side.
+        return ops.conv_transpose(inputs, self.kernel, strides=self.factor, padding="same")
+
+    def compute_output_shape(self, input_shape):
+        """Return (B, factor H, factor W, C)."""
+        height, width = (None if size is None else size * self.factor for size in input_shape[1:3])
+        return (input_shape[0], height, width, input_shape[-1])
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "factor": self.factor, "learned": self.learned}
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class FCNSkip(keras.layers.Layer):
+    """FCN's skip: classify a finer map, and add what the coarser maps said, enlarged twice.
+
+    Args:
+        num_classes: Number of classes.
+        learned: Whether the enlarging is trained; see `BilinearUpsampling`.
+
+    Call: the coarser logits (B, h, w, num_classes) and finer features (B, H, W, C), h at least H / 2 and w at least
+    W / 2; returns logits (B, H, W, num_classes). Where H or W is odd, the last row or column of the enlarged logits is
+    cut. The 1x1 convolution that classifies starts at zero: at first the finer map changes nothing.
+
+    Raises:
+        ValueError: Finer features of more than twice the logits' size, where both are known.
+
+    Source: Long et al. 2015, section 4.2, https://arxiv.org/abs/1411.4038. Differs from the authors' Caffe models:
+    maps are aligned by their pixels' areas, not by a margin of 100 pixels and offsets of the crops.
+    """
+
+    def __init__(self, num_classes, *, learned=True, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.learned = learned
+        self.enlarge = BilinearUpsampling(2, learned=learned, name="enlarge", dtype=self.dtype_policy)
+        self.score = ConvolutionBlock(num_classes, 1, kernel_initializer="zeros", name="score", dtype=self.dtype_policy)
+
+    def build(self, logits_shape, features_shape):
+        """Build the enlarging and the 1x1 convolution."""
+        for axis, name in ((1, "height"), (2, "width")):
+            coarse, fine = logits_shape[axis], features_shape[axis]
+            if coarse is not None and fine is not None and fine > 2 * coarse:
+                raise ValueError(
+                    f"`features` of {name} {fine} must be at most twice the logits' {coarse}; give the next finer level"
+                )
+        self.enlarge.build(logits_shape)
+        self.score.build(features_shape)
+        pass_on_frozen(self)
+
+    def call(self, logits, features):
+        """Refine `logits` by `features`."""
+        height, width = ops.shape(features)[1:3]
+        return self.score(features) + self.enlarge(logits)[:, :height, :width]
+
+    def compute_output_shape(self, logits_shape, features_shape):
+        """Return (B, H, W, num_classes)."""
+        return (*features_shape[:-1], self.num_classes)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "num_classes": self.num_classes, "learned": self.learned}
