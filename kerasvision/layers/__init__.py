@@ -13,7 +13,7 @@ from kerasvision.layers.fcn_blocks import BilinearInitializer, BilinearUpsamplin
 from kerasvision.layers.feature_pyramid import FeaturePyramid
 from kerasvision.layers.l2_normalization import L2Normalization
 from kerasvision.layers.non_max_suppression import NonMaxSuppression
-from kerasvision.layers.normalization import FrozenBatchNormalization, ImageNormalization
+from kerasvision.layers.normalization import FrozenBatchNormalization, ImageNormalization, SyncBatchNormalization
 from kerasvision.layers.path_aggregation import CSPPathAggregation, PathAggregation
 from kerasvision.layers.roi_align import RoIAlign
 from kerasvision.layers.roi_pool import RoIPool
@@ -52,6 +52,7 @@ __all__ = [
     "SeparableConvolutionBlock",
     "SpatialPyramidPooling",
     "SqueezeExcitation",
+    "SyncBatchNormalization",
     "UNetDecoderBlock",
     "UNetDoubleConvolution",
 ]

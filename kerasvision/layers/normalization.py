@@ -1,6 +1,7 @@
 """Normalisation of images and of feature maps."""
 
 import keras
+import numpy as np
 from keras import ops
 
 # Mean and standard deviation of ImageNet's RGB pixels on the 0-255 scale (torchvision's 0.485, 0.456, 0.406
@@ -91,6 +92,54 @@ class FrozenBatchNormalization(keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
+@keras.saving.register_keras_serializable("kerasvision")
+class SyncBatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation over the batches of all replicas, for detectors and segmenters with few images on each.
+
+    Args:
+        epsilon: Added to the variance.
+        momentum: Share of the old moving average kept at each step; PyTorch's momentum is one minus this.
+
+    Call: (..., C); returns the same shape. Without replicas it is `keras.layers.BatchNormalization`.
+
+    On TensorFlow the replicas are those of a `tf.distribute` strategy. On JAX a batch that `keras.distribution` spreads
+    over devices is one array, whose statistics are common anyway; inside `jax.pmap` or `shard_map`, which Keras does
+    not use, they would not be. On PyTorch they are the processes of `torch.distributed`, if it is initialised:
+    gradients pass through the sums, as in `torch.nn.SyncBatchNorm`, and every process must call the layer equally
+    often. With a mask, each replica takes the statistics of its own batch, on every backend.
+    """
+
+    def __init__(self, epsilon=1e-5, momentum=0.9, **kwargs):
+        # Keras refuses the option elsewhere, where it is not needed or done below.
+        kwargs["synchronized"] = keras.backend.backend() == "tensorflow"
+        super().__init__(epsilon=epsilon, momentum=momentum, **kwargs)
+
+    def _moments(self, inputs, mask):
+        if mask is not None or not _is_torch_distributed():
+            return super()._moments(inputs, mask)
+        from torch.distributed.nn.functional import all_reduce
+
+        # One exchange: (2 C + 1,).
+        count = ops.full((1,), np.prod([inputs.shape[axis] for axis in self._reduction_axes]), dtype=inputs.dtype)
+        sums = [ops.sum(values, axis=self._reduction_axes) for values in (inputs, ops.square(inputs))]
+        total = all_reduce(ops.concatenate([*sums, count]))
+        mean, square, _ = ops.split(total / total[-1], [inputs.shape[self.axis], total.shape[0] - 1])
+        return mean, ops.maximum(square - ops.square(mean), 0.0)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {name: value for name, value in super().get_config().items() if name != "synchronized"}
+
+
+def _is_torch_distributed():
+    """Return whether PyTorch is the backend, with several processes."""
+    if keras.backend.backend() != "torch":
+        return False
+    from torch import distributed
+
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
 def inference_affine(normalization):
     """Return the float32 scale and shift (C,) that a batch normalisation layer amounts to at inference."""
     scale = normalization.gamma * ops.rsqrt(normalization.moving_variance + normalization.epsilon)
@@ -101,8 +150,7 @@ def make_normalization(kind, *, epsilon=1e-5, momentum=0.9, groups=32, name="nor
     """Return a normalisation layer by name, or ``None`` for ``None``.
 
     Args:
-        kind: ``"batch"``, ``"sync_batch"`` (statistics over the batches of all replicas), ``"frozen_batch"``,
-            ``"group"`` or ``None``.
+        kind: ``"batch"``, ``"sync_batch"`` (`SyncBatchNormalization`), ``"frozen_batch"``, ``"group"`` or ``None``.
         epsilon: Added to the variance.
         momentum: Share of the old moving average kept at each step; PyTorch's momentum is one minus this.
         groups: Number of groups, for ``"group"``.
@@ -113,12 +161,10 @@ def make_normalization(kind, *, epsilon=1e-5, momentum=0.9, groups=32, name="nor
         ValueError: `kind` is none of these.
     """
     check_normalization(kind)
-    if kind in ("batch", "sync_batch"):
-        # Under JAX, a batch spread over devices has common statistics anyway; Keras has the option for TensorFlow only.
-        synchronized = kind == "sync_batch" and keras.backend.backend() == "tensorflow"
-        return keras.layers.BatchNormalization(
-            epsilon=epsilon, momentum=momentum, synchronized=synchronized, name=name, dtype=dtype
-        )
+    if kind == "batch":
+        return keras.layers.BatchNormalization(epsilon=epsilon, momentum=momentum, name=name, dtype=dtype)
+    if kind == "sync_batch":
+        return SyncBatchNormalization(epsilon=epsilon, momentum=momentum, name=name, dtype=dtype)
     if kind == "frozen_batch":
         return FrozenBatchNormalization(epsilon=epsilon, name=name, dtype=dtype)
     if kind == "group":

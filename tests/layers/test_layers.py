@@ -393,6 +393,7 @@ CASES = {
         [(1, 8, 7, 3)],
     ),
     "SqueezeExcitation": ({"squeeze_filters": 3, "activation": "silu", "gate": "hard_sigmoid"}, [(1, 4, 3, 2)]),
+    "SyncBatchNormalization": ({"epsilon": 0.1, "momentum": 0.7}, [(1, 2, 2, 3)]),
     "UNetDecoderBlock": (
         {"filters": 6, "upsampling": "transpose", "normalization": "batch"},
         [(1, 2, 2, 3), (1, 4, 4, 2)],
