@@ -6,6 +6,7 @@ from kerasvision.layers.anchor_generator import (
     OctaveAnchorGenerator,
     PriorBoxGenerator,
 )
+from kerasvision.layers.bifpn import BiFPN
 from kerasvision.layers.convolution import ConvolutionBlock, DepthwiseConvolutionBlock
 from kerasvision.layers.csp_block import CSPBlock
 from kerasvision.layers.deeplab_blocks import ASPP, AtrousPyramidClassifier, DeepLabV3PlusDecoder
@@ -20,8 +21,9 @@ from kerasvision.layers.roi_pool import RoIPool
 from kerasvision.layers.separable_convolution import SeparableConvolutionBlock
 from kerasvision.layers.spatial_pyramid_pooling import SPP, SPPF, SpatialPyramidPooling
 from kerasvision.layers.squeeze_excitation import SqueezeExcitation
-from kerasvision.layers.ssd_extra_layers import SSDExtraLayers
+from kerasvision.layers.ssd_extra_layers import SSDExtraLayers, SSDLiteExtraLayers
 from kerasvision.layers.unet_blocks import UNetDecoderBlock, UNetDoubleConvolution
+from kerasvision.layers.weighted_fusion import WeightedFusion
 
 __all__ = [
     "ASPP",
@@ -29,6 +31,7 @@ __all__ = [
     "SPPF",
     "AnchorGenerator",
     "AtrousPyramidClassifier",
+    "BiFPN",
     "BilinearInitializer",
     "BilinearUpsampling",
     "CSPBlock",
@@ -49,10 +52,12 @@ __all__ = [
     "RoIAlign",
     "RoIPool",
     "SSDExtraLayers",
+    "SSDLiteExtraLayers",
     "SeparableConvolutionBlock",
     "SpatialPyramidPooling",
     "SqueezeExcitation",
     "SyncBatchNormalization",
     "UNetDecoderBlock",
     "UNetDoubleConvolution",
+    "WeightedFusion",
 ]

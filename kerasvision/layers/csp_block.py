@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kerasvision.layers.convolution import ConvolutionBlock
+from kerasvision.layers.separable_convolution import SeparableConvolutionBlock
 from kerasvision.layers.trainability import pass_on_frozen
 
 
@@ -22,6 +23,7 @@ class CSPBlock(keras.layers.Layer):
         repeats: Number of bottlenecks; 0 or more.
         shortcut: Whether each bottleneck adds its input.
         expansion: Channels of each way, as a share of `filters`, rounded down.
+        depthwise: Whether the 3x3 convolutions are depthwise ones and 1x1, as in YOLOX-nano.
         activation: Name of a Keras activation, after every convolution.
         normalization: After every convolution, as in `ConvolutionBlock`.
         epsilon: Added to the variance by the normalisation; 1e-3 in YOLOv5 and YOLOX.
@@ -42,6 +44,7 @@ class CSPBlock(keras.layers.Layer):
         *,
         shortcut=True,
         expansion=0.5,
+        depthwise=False,
         activation="silu",
         normalization="batch",
         epsilon=1e-3,
@@ -53,6 +56,7 @@ class CSPBlock(keras.layers.Layer):
         self.repeats = repeats
         self.shortcut = shortcut
         self.expansion = expansion
+        self.depthwise = depthwise
         self.activation = keras.activations.get(activation)
         self.normalization = normalization
         self.epsilon = epsilon
@@ -69,9 +73,10 @@ class CSPBlock(keras.layers.Layer):
         self.convolutions = [self._convolution(self._hidden, 3, f"convolution_{i}") for i in range(repeats)]
 
     def _convolution(self, filters, kernel_size, name):
-        return ConvolutionBlock(
+        return convolution_unit(
             filters,
             kernel_size,
+            depthwise=self.depthwise and kernel_size > 1,
             normalization=self.normalization,
             epsilon=self.epsilon,
             momentum=self.momentum,
@@ -111,8 +116,19 @@ class CSPBlock(keras.layers.Layer):
             "repeats": self.repeats,
             "shortcut": self.shortcut,
             "expansion": self.expansion,
+            "depthwise": self.depthwise,
             "activation": keras.activations.serialize(self.activation),
             "normalization": self.normalization,
             "epsilon": self.epsilon,
             "momentum": self.momentum,
         }
+
+
+def convolution_unit(filters, kernel_size, *, depthwise, normalization, activation, **options):
+    """Return a `ConvolutionBlock`, or a depthwise and a 1x1 one, each with its normalisation and activation."""
+    options |= {"normalization": normalization, "activation": activation}
+    if not depthwise:
+        return ConvolutionBlock(filters, kernel_size, **options)
+    return SeparableConvolutionBlock(
+        filters, kernel_size, depthwise_normalization=normalization, depthwise_activation=activation, **options
+    )

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kerasvision.layers.convolution import ConvolutionBlock
-from kerasvision.layers.csp_block import CSPBlock
+from kerasvision.layers.csp_block import CSPBlock, convolution_unit
 from kerasvision.layers.normalization import check_normalization
 from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.ops.nearest import crop_like, resize_nearest_like
@@ -134,6 +134,7 @@ class CSPPathAggregation(keras.layers.Layer):
     Args:
         filters: Channels of each output level, fine to coarse; those of the input levels in YOLO.
         repeats: Bottlenecks in each `CSPBlock`.
+        depthwise: Whether the 3x3 convolutions are depthwise ones and 1x1, as in YOLOX-nano.
         activation: Name of a Keras activation, after every convolution.
         normalization: After every convolution, as in `ConvolutionBlock`.
         epsilon: Added to the variance by the normalisation; 1e-3 in YOLOv5 and YOLOX.
@@ -153,6 +154,7 @@ class CSPPathAggregation(keras.layers.Layer):
         filters=(256, 512, 1024),
         *,
         repeats=3,
+        depthwise=False,
         activation="silu",
         normalization="batch",
         epsilon=1e-3,
@@ -164,6 +166,7 @@ class CSPPathAggregation(keras.layers.Layer):
         if len(self.filters) < 2:
             raise ValueError(f"`filters` {self.filters!r} must have one number for each of two levels or more")
         self.repeats = repeats
+        self.depthwise = depthwise
         self.activation = keras.activations.get(activation)
         self.normalization = normalization
         self.epsilon = epsilon
@@ -177,12 +180,15 @@ class CSPPathAggregation(keras.layers.Layer):
         }
         finer, last = self.filters[:-1], len(self.filters) - 1
         self.reductions = [ConvolutionBlock(f, 1, name=f"reduce_{i}", **self._options) for i, f in enumerate(finer)]
-        self.downs = [ConvolutionBlock(f, 3, strides=2, name=f"down_{i}", **self._options) for i, f in enumerate(finer)]
+        self.downs = [
+            convolution_unit(f, 3, strides=2, depthwise=depthwise, name=f"down_{i}", **self._options)
+            for i, f in enumerate(finer)
+        ]
         self.top_down_blocks = [self._csp(f, f"top_down_{i}") for i, f in enumerate(finer)]
         self.bottom_up_blocks = [self._csp(self.filters[i], f"bottom_up_{i}") for i in range(1, last + 1)]
 
     def _csp(self, filters, name):
-        return CSPBlock(filters, self.repeats, shortcut=False, name=name, **self._options)
+        return CSPBlock(filters, self.repeats, shortcut=False, depthwise=self.depthwise, name=name, **self._options)
 
     def build(self, input_shapes):
         """Build the blocks of every level."""
@@ -223,6 +229,7 @@ class CSPPathAggregation(keras.layers.Layer):
             **super().get_config(),
             "filters": self.filters,
             "repeats": self.repeats,
+            "depthwise": self.depthwise,
             "activation": keras.activations.serialize(self.activation),
             "normalization": self.normalization,
             "epsilon": self.epsilon,

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kerasvision.layers.convolution import ConvolutionBlock
+from kerasvision.layers.separable_convolution import SeparableConvolutionBlock
 from kerasvision.layers.trainability import pass_on_frozen
 
 # (filters, side of the kernel, strides, padding) of conv8_2, conv9_2 and so on. SSD300: figure 2 of the paper.
@@ -101,3 +102,107 @@ class SSDExtraLayers(keras.layers.Layer):
     def get_config(self):
         """Return the constructor's arguments."""
         return {**super().get_config(), "blocks": self.blocks, "filters": self.filters}
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class SSDLiteExtraLayers(keras.layers.Layer):
+    """The layers of SSDlite after MobileNet (Sandler et al. 2018): each output is half the size of the one before.
+
+    Each is made by a 1x1 convolution to half of its channels, a 3x3 depthwise convolution with stride 2 and a 1x1
+    convolution, all without bias, with normalisation and activation.
+
+    Args:
+        filters: Channels of each output; torchvision multiplies 512, 256, 256, 128 by MobileNet's width.
+        normalization: As in `ConvolutionBlock`.
+        epsilon: Added to the variance by the normalisation.
+        momentum: Share of the old moving average that batch normalisation keeps at each step.
+        activation: Name of a Keras activation.
+
+    Call: (B, H, W, C), the last map of the backbone; returns the list of (B, ceil(H / 2), ceil(W / 2), filters[0]),
+    (B, ceil(H / 4), ceil(W / 4), filters[1]) and so on.
+
+    Source: https://arxiv.org/abs/1801.04381, section 6.2. Reference: torchvision/models/detection/ssdlite.py, `extra`
+    of `SSDLiteFeatureExtractorMobileNet`.
+    """
+
+    def __init__(
+        self,
+        filters=(512, 256, 256, 128),
+        *,
+        normalization="batch",
+        epsilon=1e-3,
+        momentum=0.97,
+        activation="relu6",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = tuple(filters)
+        self.normalization = normalization
+        self.epsilon = epsilon
+        self.momentum = momentum
+        self.activation = keras.activations.get(activation)
+        options = {
+            "normalization": normalization,
+            "epsilon": epsilon,
+            "momentum": momentum,
+            "activation": self.activation,
+            "use_bias": False,
+            "dtype": self.dtype_policy,
+        }
+        self.firsts, self.seconds = [], []
+        for index, count in enumerate(self.filters):
+            # torchvision's `_normal_init`.
+            initializers = [keras.initializers.RandomNormal(stddev=0.03) for _ in range(2)]
+            self.firsts.append(
+                ConvolutionBlock(
+                    count // 2, 1, kernel_initializer=initializers[0], name=f"reduction_{index}", **options
+                )
+            )
+            self.seconds.append(
+                SeparableConvolutionBlock(
+                    count,
+                    3,
+                    strides=2,
+                    depthwise_normalization=normalization,
+                    depthwise_activation=self.activation,
+                    kernel_initializer=initializers[1],
+                    name=f"output_{index}",
+                    **options,
+                )
+            )
+
+    def build(self, input_shape):
+        """Build all convolutions."""
+        shape = input_shape
+        for first, second in zip(self.firsts, self.seconds, strict=True):
+            first.build(shape)
+            shape = first.compute_output_shape(shape)
+            second.build(shape)
+            shape = second.compute_output_shape(shape)
+        pass_on_frozen(self)
+
+    def call(self, inputs, training=None):
+        """Return the maps of all outputs, fine to coarse."""
+        levels = []
+        for first, second in zip(self.firsts, self.seconds, strict=True):
+            inputs = second(first(inputs, training=training), training=training)
+            levels.append(inputs)
+        return levels
+
+    def compute_output_shape(self, input_shape):
+        """Return the shapes of all outputs."""
+        shapes = [input_shape]
+        for second in self.seconds:
+            shapes.append(second.compute_output_shape(shapes[-1]))
+        return shapes[1:]
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "normalization": self.normalization,
+            "epsilon": self.epsilon,
+            "momentum": self.momentum,
+            "activation": keras.activations.serialize(self.activation),
+        }

@@ -219,6 +219,26 @@ def test_unet_decoder_block_computes_in_its_own_precision(policy, upsampling, tr
 # --- configuration of every layer: no argument at its default
 
 CASES = {
+    "SSDLiteExtraLayers": (
+        {"filters": (6, 4), "normalization": "frozen_batch", "epsilon": 0.1, "momentum": 0.7, "activation": "relu"},
+        [(1, 5, 3, 3)],
+    ),
+    "WeightedFusion": ({"method": "softmax"}, [[(1, 2, 2, 3), (1, 2, 2, 3)]]),
+    "BiFPN": (
+        {
+            "filters": 4,
+            "repeats": 2,
+            "levels": 3,
+            "fusion": "softmax",
+            "padding": "symmetric",
+            "activation": "relu",
+            "normalization": "frozen_batch",
+            "epsilon": 0.1,
+            "momentum": 0.7,
+            "use_bias": False,
+        },
+        [[(1, 5, 3, 3), (1, 3, 2, 4)]],
+    ),
     "SpatialPyramidPooling": ({"bins": (2, 3)}, [(1, 3, 4, 2)]),
     "SSDExtraLayers": ({"blocks": ((6, 3, 2, 1), (4, 2, 1, 0)), "filters": 3}, [(1, 5, 4, 2)]),
     "SPPF": ({"kernel_size": 3, "repeats": 2}, [(1, 3, 4, 2)]),
@@ -239,6 +259,7 @@ CASES = {
         {
             "filters": (2, 4),
             "repeats": 1,
+            "depthwise": True,
             "activation": "relu",
             "normalization": "frozen_batch",
             "epsilon": 0.1,
@@ -252,6 +273,7 @@ CASES = {
             "repeats": 2,
             "shortcut": False,
             "expansion": 0.7,
+            "depthwise": True,
             "activation": "relu",
             "normalization": "frozen_batch",
             "epsilon": 0.1,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasvision.layers import L2Normalization, SSDExtraLayers
+from kerasvision.layers import L2Normalization, SSDExtraLayers, SSDLiteExtraLayers
 from kerasvision.layers.ssd_extra_layers import SSD512_BLOCKS
 
 RNG = np.random.default_rng(0)
@@ -85,3 +85,19 @@ def test_ssd_extra_layers_wrong_arguments_are_named():
         SSDExtraLayers(filters=1)(np.zeros((1, 10, 10, 1), np.float32))
     with pytest.raises(ValueError, match=r"`blocks` has \(4, 3\); each must be \(filters, kernel size, strides"):
         SSDExtraLayers(((4, 3),))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("training", [True, False])
+def test_ssdlite_extra_layers_shapes_and_precision(policy, training):
+    layer = SSDLiteExtraLayers((6, 4, 2), dtype=policy)
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, layer(inputs))
+    # Halved and rounded up: SSDlite320 has maps of 10, 5, 3, 2, 1.
+    for size, expected in (((10, 7), [(5, 4), (3, 2), (2, 1)]), ((1, 1), [(1, 1)] * 3)):
+        image = RNG.normal(size=(2, *size, 3)).astype(np.float32)
+        found, shapes = model(image, training=training), layer.compute_output_shape(image.shape)
+        for level, shape, filters, wanted in zip(found, shapes, (6, 4, 2), expected, strict=True):
+            assert tuple(level.shape) == tuple(shape) == (2, *wanted, filters)
+            assert keras.backend.standardize_dtype(level.dtype) == layer.compute_dtype
+            assert (_numpy(level) >= 0).all() and (_numpy(level) <= 6).all()

@@ -3,12 +3,15 @@
 PANet's and YOLOX's references are written here, after mmdet/models/necks/pafpn.py and yolox/models/yolo_pafpn.py.
 """
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torchvision.models import vgg16
 from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
+from torchvision.models.detection.ssdlite import _extra_block
 
 from kerasvision.layers import (
     SPP,
@@ -19,6 +22,7 @@ from kerasvision.layers import (
     PathAggregation,
     SpatialPyramidPooling,
     SSDExtraLayers,
+    SSDLiteExtraLayers,
 )
 from kerasvision.layers.ssd_extra_layers import SSD300_BLOCKS, SSD512_BLOCKS
 from tests.parity.pieces.compare import check
@@ -77,6 +81,13 @@ def _convolutions(module):
     return [part for part in module.modules() if isinstance(part, nn.Conv2d)]
 
 
+def _one_after_another(blocks, features):
+    levels = []
+    for block in blocks:
+        levels.append(block(levels[-1] if levels else features))
+    return levels
+
+
 def _thinner(channels):
     """Return an SSDFeatureExtractorVGG whose layers after the backbone have a 32nd of the channels."""
 
@@ -105,12 +116,6 @@ def test_ssd_extra_layers_equal_torchvision(blocks, highres, monkeypatch):
     for pair in zip(ours.firsts, ours.seconds, strict=True):
         mine += pair
 
-    def theirs(module, features):
-        levels = []
-        for block in module:
-            levels.append(block(levels[-1] if levels else features))
-        return levels
-
     check_module(
         "layers.SSDExtraLayers",
         f"torchvision SSDFeatureExtractorVGG.extra, {'high resolution' if highres else 'SSD300'}",
@@ -122,7 +127,7 @@ def test_ssd_extra_layers_equal_torchvision(blocks, highres, monkeypatch):
             for pair in convolution_pairs(block, conv)
         ],
         _features((1, 31, 33, 16) if highres else (1, 17, 19, 16))[0],
-        theirs=theirs,
+        theirs=_one_after_another,
     )
 
 
@@ -143,12 +148,6 @@ def test_ssd512_extra_layers_equal_the_authors_layers():
     for pair in zip(ours.firsts, ours.seconds, strict=True):
         mine += pair
 
-    def call(module, features):
-        levels = []
-        for block in module:
-            levels.append(block(levels[-1] if levels else features))
-        return levels
-
     check_module(
         "layers.SSDExtraLayers",
         "SSD512 as its authors list it, in torch",
@@ -156,7 +155,7 @@ def test_ssd512_extra_layers_equal_the_authors_layers():
         theirs,
         [p for block, conv in zip(mine, _convolutions(theirs), strict=True) for p in convolution_pairs(block, conv)],
         _features((1, 32, 32, 4))[0],
-        theirs=call,
+        theirs=_one_after_another,
     )
 
 
@@ -220,17 +219,22 @@ def test_path_aggregation_equals_the_formula(downsample):
 # --- YOLOX
 
 
-def _unit(inputs, filters, kernel_size=1, stride=1):
-    convolution = nn.Conv2d(inputs, filters, kernel_size, stride, kernel_size // 2, bias=False)
+def _unit(inputs, filters, kernel_size=1, stride=1, depthwise=False):
+    if depthwise:
+        return nn.Sequential(_unit(inputs, inputs, kernel_size, stride, None), _unit(inputs, filters))
+    groups = inputs if depthwise is None else 1
+    convolution = nn.Conv2d(inputs, filters, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(filters, eps=1e-3), nn.SiLU())
 
 
 class _CSP(nn.Module):
-    def __init__(self, inputs, filters, repeats, shortcut):
+    def __init__(self, inputs, filters, repeats, shortcut, depthwise=False):
         super().__init__()
         half = filters // 2
         self.long_way, self.short_way, self.output = _unit(inputs, half), _unit(inputs, half), _unit(filters, filters)
-        self.bottlenecks = nn.ModuleList(nn.Sequential(_unit(half, half), _unit(half, half, 3)) for _ in range(repeats))
+        self.bottlenecks = nn.ModuleList(
+            nn.Sequential(_unit(half, half), _unit(half, half, 3, depthwise=depthwise)) for _ in range(repeats)
+        )
         self.shortcut = shortcut
 
     def forward(self, inputs):
@@ -241,12 +245,16 @@ class _CSP(nn.Module):
 
 
 class _YOLOXNeck(nn.Module):
-    def __init__(self, a, b, c, repeats):
+    def __init__(self, a, b, c, repeats, depthwise):
         super().__init__()
         self.reduce = nn.ModuleList([_unit(b, a), _unit(c, b)])
-        self.down = nn.ModuleList([_unit(a, a, 3, 2), _unit(b, b, 3, 2)])
-        self.top_down = nn.ModuleList([_CSP(2 * a, a, repeats, False), _CSP(2 * b, b, repeats, False)])
-        self.bottom_up = nn.ModuleList([_CSP(2 * a, b, repeats, False), _CSP(2 * b, c, repeats, False)])
+        self.down = nn.ModuleList([_unit(a, a, 3, 2, depthwise), _unit(b, b, 3, 2, depthwise)])
+        self.top_down = nn.ModuleList(
+            [_CSP(2 * a, a, repeats, False, depthwise), _CSP(2 * b, b, repeats, False, depthwise)]
+        )
+        self.bottom_up = nn.ModuleList(
+            [_CSP(2 * a, b, repeats, False, depthwise), _CSP(2 * b, c, repeats, False, depthwise)]
+        )
 
     def forward(self, features):
         c3, c4, c5 = features
@@ -259,13 +267,20 @@ class _YOLOXNeck(nn.Module):
         return n3, n4, n5
 
 
+def _unit_pairs(ours, theirs):
+    if isinstance(theirs[0], nn.Sequential):  # depthwise
+        yield from convolution_pairs(ours.depthwise, *theirs[0][:2])
+        ours, theirs = ours.pointwise, theirs[1]
+    yield from convolution_pairs(ours, *theirs[:2])
+
+
 def _csp_pairs(ours, theirs):
     yield from convolution_pairs(ours.long_way, *theirs.long_way[:2])
     yield from convolution_pairs(ours.short_way, *theirs.short_way[:2])
     yield from convolution_pairs(ours.output_convolution, *theirs.output[:2])
     for first, second, bottleneck in zip(ours.reductions, ours.convolutions, theirs.bottlenecks, strict=True):
         yield from convolution_pairs(first, *bottleneck[0][:2])
-        yield from convolution_pairs(second, *bottleneck[1][:2])
+        yield from _unit_pairs(second, bottleneck[1])
 
 
 @pytest.mark.parametrize(("shortcut", "training"), [(True, False), (True, True), (False, False)])
@@ -284,27 +299,56 @@ def test_csp_block_equals_yolox(shortcut, training):
     )
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_csp_path_aggregation_equals_yolox(training):
+@pytest.mark.parametrize(("depthwise", "training"), [(False, True), (False, False), (True, False)])
+def test_csp_path_aggregation_equals_yolox(depthwise, training):
     torch.manual_seed(0)
     filters = (4, 6, 8)
-    ours, theirs = CSPPathAggregation(filters, repeats=1), _YOLOXNeck(*filters, 1)
+    ours, theirs = CSPPathAggregation(filters, repeats=1, depthwise=depthwise), _YOLOXNeck(*filters, 1, depthwise)
     ours.build([(None, None, None, count) for count in filters])
 
     def pairs():
         for mine, module in ((ours.reductions, theirs.reduce), (ours.downs, theirs.down)):
             for block, unit in zip(mine, module, strict=True):
-                yield from convolution_pairs(block, *unit[:2])
+                yield from _unit_pairs(block, unit)
         for mine, module in ((ours.top_down_blocks, theirs.top_down), (ours.bottom_up_blocks, theirs.bottom_up)):
             for block, csp in zip(mine, module, strict=True):
                 yield from _csp_pairs(block, csp)
 
     check_module(
         "layers.CSPPathAggregation",
-        "YOLOX's YOLOPAFPN in torch",
+        f"YOLOX's YOLOPAFPN in torch{', depthwise' if depthwise else ''}",
         ours,
         theirs,
         pairs(),
         _features((2, 16, 12, 4), (2, 8, 6, 6), (2, 4, 3, 8)),
         training=training,
+    )
+
+
+# --- SSDlite
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_ssdlite_extra_layers_equal_torchvision(training):
+    torch.manual_seed(0)
+    filters, inputs = (8, 6, 4), 5
+    norm = functools.partial(nn.BatchNorm2d, eps=1e-3, momentum=0.03)
+    theirs = nn.ModuleList(_extra_block(a, b, norm) for a, b in zip((inputs, *filters), filters, strict=False))
+    ours = SSDLiteExtraLayers(filters)
+    ours.build((None, None, None, inputs))
+
+    def pairs():
+        for first, second, block in zip(ours.firsts, ours.seconds, theirs, strict=True):
+            for mine, unit in zip((first, second.depthwise, second.pointwise), block, strict=True):
+                yield from convolution_pairs(mine, *list(unit)[:2])
+
+    check_module(
+        "layers.SSDLiteExtraLayers",
+        "torchvision ssdlite._extra_block",
+        ours,
+        theirs,
+        pairs(),
+        _features((4, 13, 10, inputs))[0],
+        training=training,
+        theirs=_one_after_another,
     )
