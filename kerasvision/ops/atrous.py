@@ -5,8 +5,9 @@ from keras import ops
 
 from kerasvision.ops.compilers import on_cpu, under_xla
 
-# A dilated convolution is taken apart where at most this share of its products lies inside the map: there it was
-# faster on every backend, 65x65x2048 to 256 channels, and not always above.
+# A dilated convolution is taken apart where at most this share of its products lies inside the map. At 65x65 a dilation
+# of 12 has 0.77: from 960 or 2048 to 256 channels that takes 0.5 to 0.8 of the time forwards and 0.9 to 1.3 with the
+# gradient, on the three backends; 24 has 0.57: 0.2 to 0.7 and 0.5 to 1. At 6, 0.88, nothing is gained any more.
 _USED_SHARE = 0.8
 
 
@@ -21,9 +22,9 @@ def atrous_convolution(features, kernel, dilation):
     Returns:
         (B, H, W, F).
 
-    On a CPU, where many taps lie outside a map of known size (a third of them at 65x65 with a dilation of 24, as in
-    DeepLabV3), the taps are multiplied one by one, each with the part of the map that it sees. TensorFlow's own kernel
-    needs up to 9 times as long, XLA's 5 times.
+    On a CPU, where many products are with padding (43 % at 65x65 with a dilation of 24, 60 % with 36, as in DeepLabV3),
+    the taps of a float32 kernel are multiplied one by one, each with the part of the map that it sees. TensorFlow's
+    own kernel needs up to 9 times as long, XLA's 5 times. Maps of unknown size are left to the backend.
     """
     height, width = features.shape[1:3]
     if (
