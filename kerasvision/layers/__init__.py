@@ -8,6 +8,7 @@ from kerasvision.layers.anchor_generator import (
 )
 from kerasvision.layers.bifpn import BiFPN
 from kerasvision.layers.convolution import ConvolutionBlock, DepthwiseConvolutionBlock
+from kerasvision.layers.convolutional_crf import ConvolutionalCRF
 from kerasvision.layers.csp_block import CSPBlock
 from kerasvision.layers.deeplab_blocks import ASPP, AtrousPyramidClassifier, DeepLabV3PlusDecoder
 from kerasvision.layers.fcn_blocks import BilinearInitializer, BilinearUpsampling, FCNSkip
@@ -37,6 +38,7 @@ __all__ = [
     "CSPBlock",
     "CSPPathAggregation",
     "ConvolutionBlock",
+    "ConvolutionalCRF",
     "DeepLabV3PlusDecoder",
     "DefaultBoxGenerator",
     "DepthwiseConvolutionBlock",
