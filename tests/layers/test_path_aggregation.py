@@ -102,9 +102,8 @@ NECKS = {
     "concatenate": lambda **options: CSPPathAggregation((2, 3, 4), repeats=1, **options),
 }
 SIZES = {
-    "even": [(4, 8), (2, 4), (1, 2)],
-    "rounded up": [(9, 7), (5, 4), (3, 2)],
-    "rounded down": [(11, 7), (5, 3), (2, 1)],
+    "rounded up": [(9, 8), (5, 4), (3, 2)],
+    "rounded down": [(11, 8), (5, 4), (2, 2)],
 }
 
 

@@ -48,10 +48,9 @@ def _pairs(ours, theirs):
 @pytest.mark.parametrize(
     ("fusion", "tensorflow", "training", "image_hw", "repeats"),
     [
-        ("fast", True, False, (64, 64), 2),
+        ("fast", True, False, (136, 72), 1),  # levels of 17x9, 9x5, 5x3, 3x2, 2x1
         ("fast", True, True, (256, 256), 2),
-        ("fast", False, False, (128, 192), 1),
-        ("softmax", True, False, (136, 72), 1),  # levels of 17x9, 9x5, 5x3, 3x2, 2x1
+        ("softmax", False, False, (128, 192), 1),
         ("sum", False, True, (264, 264), 1),
     ],
 )
