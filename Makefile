@@ -6,8 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO ?= demo
 # Quiet start-up of TensorFlow; errors still show.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-# Most tests are single-threaded: a process for each core, up to four for the memory's sake.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
+# Most tests use one thread: a process for each core, up to four for the memory's sake, whose PyTorch threads would wait
+# for each other in turn.
+PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+test test-parity test-lowest test-contract: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 DEPENDENCY_TESTS := tests/data tests/metrics tests/models tests/training tests/test_cli.py tests/test_visualize.py
@@ -34,21 +36,21 @@ demo: $(VENV)/.core ## Fine-tune a detector and a segmenter, compare them, draw 
 	$(BIN)/python examples/demo.py --out $(DEMO)
 
 test: $(VENV)/.dev ## Run the default tests
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python $(PYTEST)
 
 test-parity: $(VENV)/.dev ## Compare with the reference implementations
-	$(BIN)/python -m pytest $(PARALLEL) -o addopts="--import-mode=importlib -ra --strict-markers" tests/parity --ignore=tests/parity/pieces
+	$(BIN)/python $(PYTEST) -o addopts="--import-mode=importlib -ra --strict-markers" tests/parity --ignore=tests/parity/pieces
 	$(BIN)/python -m tests.parity.pieces.table
 
 test-lowest: pyproject.toml ## Run the tests that lean on other libraries with the lowest versions that we claim to support
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip --disable-pip-version-check install --quiet uv
 	VIRTUAL_ENV=$(VENV)-lowest $(VENV)-lowest/bin/uv pip install --quiet --resolution lowest-direct --editable '.[test]'
-	$(VENV)-lowest/bin/python -m pytest $(PARALLEL) -W ignore::DeprecationWarning $(DEPENDENCY_TESTS)
+	$(VENV)-lowest/bin/python $(PYTEST) -W ignore::DeprecationWarning $(DEPENDENCY_TESTS)
 
 test-contract: $(VENV)/.dev ## Run the contract of every model under PyTorch and JAX (make test does so under TensorFlow)
-	KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) tests/contract/test_contract.py tests/contract/test_config.py
-	KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 $(BIN)/python -m pytest $(PARALLEL) tests/contract/test_contract.py tests/contract/test_config.py
+	KERAS_BACKEND=torch $(BIN)/python $(PYTEST) tests/contract/test_contract.py tests/contract/test_config.py
+	KERAS_BACKEND=jax $(BIN)/python $(PYTEST) tests/contract/test_contract.py tests/contract/test_config.py
 
 lint: $(VENV)/.dev ## Run ruff, pyright, import-linter and codespell
 	$(BIN)/ruff check .

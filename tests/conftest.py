@@ -4,10 +4,12 @@ import pytest
 
 
 @pytest.fixture
-def eager():
-    """Run TensorFlow's functions eagerly: where a test takes a few steps, compiling one would take longer than all."""
+def eager(monkeypatch):
+    """Compile no training step: where a test takes a few steps, compiling one would take longer than all."""
     import keras
 
+    if keras.backend.backend() == "jax":  # an operation at a time, each compiled once for all models
+        monkeypatch.setattr("keras.src.trainers.trainer.model_supports_jit", lambda model: False)
     if keras.backend.backend() != "tensorflow":
         yield
         return

@@ -1,6 +1,7 @@
 """Models of the zoo one by one, and one small batch that each of them can learn."""
 
 import contextlib
+import os
 
 import keras
 import numpy as np
@@ -13,6 +14,21 @@ SMALL_PARAMETERS = 5_000_000
 SIZE_HW = (64, 96)
 # Options that make a model's tests affordable where only its width makes it heavy.
 SMALLEST = {"unet": {"widths": (8, 16, 32, 64, 128)}}
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave costly tests of large models to TensorFlow: their small siblings run the same code under all backends."""
+    if keras.backend.backend() == "tensorflow" or os.environ.get("KERASVISION_WHOLE_CONTRACT"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("costly") and not _is_affordable(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _is_affordable(item):
+    name = item.callspec.params["name"]
+    return name in SMALLEST or zoo.info(name).parameters <= SMALL_PARAMETERS
 
 
 @pytest.fixture(scope="module", params=zoo.list_models())

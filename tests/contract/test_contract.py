@@ -32,6 +32,7 @@ def _image(height, width, seed=1):
     return np.random.default_rng(seed).uniform(0, 255, (1, height, width, 3)).astype(np.float32)
 
 
+@pytest.mark.costly
 def test_metadata_recomputed_equals_the_entry(name):
     entry = zoo.info(name)
     model = zoo.get(name, weights=None, num_classes=entry.macs_classes)
@@ -66,6 +67,7 @@ def test_call_wrong_channels_says_what_is_expected(built):
         built(np.zeros((1, 64, 96, 1), np.float32))
 
 
+@pytest.mark.costly
 def test_training_on_one_batch_makes_the_loss_fall(model, batch):
     model.compile(optimizer=keras.optimizers.Adam(1e-4))
     logs = [model.train_on_batch(*batch, return_dict=True) for _ in range(5)]
@@ -76,6 +78,7 @@ def test_training_on_one_batch_makes_the_loss_fall(model, batch):
     assert float(logs[-1]["loss"]) < float(logs[0]["loss"])
 
 
+@pytest.mark.costly
 def test_empty_targets_teach_background(model, batch):
     images, targets = batch
     model.compile(optimizer=keras.optimizers.Adam(1e-4))
@@ -151,6 +154,7 @@ def test_padded_batch_equals_each_image_alone(built):
         _assert_close(built.decode(part, both), built.decode(single, alone[index]), rtol=1e-4)
 
 
+@pytest.mark.costly
 def test_save_then_load_model_gives_equal_outputs(built, batch, tmp_path):
     expected = built(batch[0])
     built.save(tmp_path / "model.keras")
@@ -164,6 +168,7 @@ def test_save_then_load_model_gives_equal_outputs(built, batch, tmp_path):
     assert trained[0] == trained[1]
 
 
+@pytest.mark.costly
 def test_save_never_compiled_loads_never_compiled(get, name, is_small, tmp_path):
     if not is_small:
         return  # the same code for all; the large ones take long to write
@@ -171,6 +176,7 @@ def test_save_never_compiled_loads_never_compiled(get, name, is_small, tmp_path)
     assert not keras.saving.load_model(tmp_path / "model.keras").compiled
 
 
+@pytest.mark.costly
 def test_save_weights_then_load_weights_gives_equal_outputs(model, batch, tmp_path):
     expected = model(batch[0])
     model.save_weights(tmp_path / "model.weights.h5")
@@ -185,6 +191,7 @@ def test_save_weights_then_load_weights_gives_equal_outputs(model, batch, tmp_pa
 
 
 # Keras's words about a softmax over one class: a segmenter of one class has nothing to tell apart, but must not break.
+@pytest.mark.costly
 @pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1")
 def test_one_class_gives_finite_losses_and_results(get, batch):
     model = get(1)
@@ -202,6 +209,7 @@ def test_one_class_gives_finite_losses_and_results(get, batch):
         assert set(np.unique(ops.convert_to_numpy(model.decode(outputs, images)["labels"]))) <= {-1, 0}
 
 
+@pytest.mark.costly
 def test_fit_with_the_recipe_logs_losses_and_validation_metrics(compiled, model, batch, is_small):
     images, targets = batch
     jit = is_small and keras.backend.backend() in ("tensorflow", "jax")
@@ -242,6 +250,7 @@ def test_predict_gives_results_in_the_documented_layout(built, batch):
         assert (np.diff(scores[:number]) <= 0).all()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_gives_finite_results(get, batch, precision, policy):
     with precision(policy):
