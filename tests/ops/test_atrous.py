@@ -119,7 +119,7 @@ def test_atrous_and_depthwise_convolution_compiled_equal_eager():
         unknown = [tf.TensorSpec((None, None, None, 3)), tf.TensorSpec((3, 3, 3, 4))]
         compiled = [
             tf.function(_outputs, jit_compile=xla, input_signature=signature)
-            for xla, signature in ((False, unknown), (True, None))
+            for xla, signature in ((False, unknown), (True, None), (True, unknown))
         ]
     for function in compiled:
         for found, wanted in zip(function(image, kernel), _outputs(image, kernel), strict=True):
