@@ -219,11 +219,6 @@ def test_unet_decoder_block_computes_in_its_own_precision(policy, upsampling, tr
 # --- configuration of every layer: no argument at its default
 
 CASES = {
-    "SSDLiteExtraLayers": (
-        {"filters": (6, 4), "normalization": "frozen_batch", "epsilon": 0.1, "momentum": 0.7, "activation": "relu"},
-        [(1, 5, 3, 3)],
-    ),
-    "WeightedFusion": ({"method": "softmax"}, [[(1, 2, 2, 3), (1, 2, 2, 3)]]),
     "BiFPN": (
         {
             "filters": 4,
@@ -239,48 +234,11 @@ CASES = {
         },
         [[(1, 5, 3, 3), (1, 3, 2, 4)]],
     ),
-    "SpatialPyramidPooling": ({"bins": (2, 3)}, [(1, 3, 4, 2)]),
-    "SSDExtraLayers": ({"blocks": ((6, 3, 2, 1), (4, 2, 1, 0)), "filters": 3}, [(1, 5, 4, 2)]),
-    "SPPF": ({"kernel_size": 3, "repeats": 2}, [(1, 3, 4, 2)]),
-    "SPP": ({"kernel_sizes": (3, 7), "input_first": False}, [(1, 3, 4, 2)]),
-    "PathAggregation": (
-        {
-            "filters": 4,
-            "downsample": "sum",
-            "activation": "silu",
-            "normalization": "batch",
-            "epsilon": 0.1,
-            "momentum": 0.7,
-        },
-        [[(1, 4, 3, 4), (1, 2, 2, 4)]],
+    "SSDLiteExtraLayers": (
+        {"filters": (6, 4), "normalization": "frozen_batch", "epsilon": 0.1, "momentum": 0.7, "activation": "relu"},
+        [(1, 5, 3, 3)],
     ),
-    "L2Normalization": ({"scale": 3.0}, [(1, 2, 2, 3)]),
-    "CSPPathAggregation": (
-        {
-            "filters": (2, 4),
-            "repeats": 1,
-            "depthwise": True,
-            "activation": "relu",
-            "normalization": "frozen_batch",
-            "epsilon": 0.1,
-            "momentum": 0.7,
-        },
-        [[(1, 4, 3, 3), (1, 2, 2, 5)]],
-    ),
-    "CSPBlock": (
-        {
-            "filters": 6,
-            "repeats": 2,
-            "shortcut": False,
-            "expansion": 0.7,
-            "depthwise": True,
-            "activation": "relu",
-            "normalization": "frozen_batch",
-            "epsilon": 0.1,
-            "momentum": 0.7,
-        },
-        [(1, 3, 2, 4)],
-    ),
+    "WeightedFusion": ({"method": "softmax"}, [[(1, 2, 2, 3), (1, 2, 2, 3)]]),
     "AnchorGenerator": ({"sizes": ((4, 6), (8, 12)), "aspect_ratios": (0.3, 3.0)}, None),
     "ASPP": (
         {
@@ -313,6 +271,32 @@ CASES = {
             "bias_initializer": keras.initializers.Constant(0.5),
         },
         [(1, 8, 8, 3)],
+    ),
+    "CSPBlock": (
+        {
+            "filters": 6,
+            "repeats": 2,
+            "shortcut": False,
+            "expansion": 0.7,
+            "depthwise": True,
+            "activation": "relu",
+            "normalization": "frozen_batch",
+            "epsilon": 0.1,
+            "momentum": 0.7,
+        },
+        [(1, 3, 2, 4)],
+    ),
+    "CSPPathAggregation": (
+        {
+            "filters": (2, 4),
+            "repeats": 1,
+            "depthwise": True,
+            "activation": "relu",
+            "normalization": "frozen_batch",
+            "epsilon": 0.1,
+            "momentum": 0.7,
+        },
+        [[(1, 4, 3, 3), (1, 2, 2, 5)]],
     ),
     "DeepLabV3PlusDecoder": (
         {
@@ -364,6 +348,22 @@ CASES = {
     ),
     "FrozenBatchNormalization": ({"epsilon": 0.1}, [(1, 2, 2, 3)]),
     "ImageNormalization": ({"mean": (1.0, 2.0), "std": (3.0, 4.0)}, [(1, 2, 2, 2)]),
+    "L2Normalization": ({"scale": 3.0}, [(1, 2, 2, 3)]),
+    "PathAggregation": (
+        {
+            "filters": 4,
+            "downsample": "sum",
+            "activation": "silu",
+            "normalization": "batch",
+            "epsilon": 0.1,
+            "momentum": 0.7,
+        },
+        [[(1, 4, 3, 4), (1, 2, 2, 4)]],
+    ),
+    "SPP": ({"kernel_sizes": (3, 7), "input_first": False}, [(1, 3, 4, 2)]),
+    "SPPF": ({"kernel_size": 3, "repeats": 2}, [(1, 3, 4, 2)]),
+    "SSDExtraLayers": ({"blocks": ((6, 3, 2, 1), (4, 2, 1, 0)), "filters": 3}, [(1, 5, 4, 2)]),
+    "SpatialPyramidPooling": ({"bins": (2, 3)}, [(1, 3, 4, 2)]),
     "NonMaxSuppression": (
         {
             "iou_threshold": 0.7,
