@@ -32,7 +32,7 @@ class ConvolutionalCRF(keras.layers.Layer):
     logits (B, H, W, C), at the same scale: after no step, or with all weights 0, the given ones. Computed in float32
     whatever the policy. See `kerasvision.ops.convolutional_crf.convolutional_crf`, also for NaN.
 
-    Weights: `position_weight` (C,), `bilateral_weight` (C,), `compatibility` (C, C), at first Potts as -1 on the
+    Weights: `position_weights` (C,), `bilateral_weights` (C,), `compatibility` (C, C), at first Potts as -1 on the
     diagonal; `log_sigmas` (3,) with `train_sigmas`.
 
     Raises:
@@ -66,9 +66,9 @@ class ConvolutionalCRF(keras.layers.Layer):
         self.kernel_size = kernel_size
         self.stride = stride
         self.iterations = iterations
-        self.first_position_weight = position_weight
+        self.position_weight = position_weight
         self.position_sigma = position_sigma
-        self.first_bilateral_weight = bilateral_weight
+        self.bilateral_weight = bilateral_weight
         self.bilateral_position_sigma = bilateral_position_sigma
         self.bilateral_color_sigma = bilateral_color_sigma
         self.train_sigmas = train_sigmas
@@ -85,8 +85,8 @@ class ConvolutionalCRF(keras.layers.Layer):
             sizes = logits_shape[axis], images_shape[axis]
             if None not in sizes and sizes[0] != sizes[1]:
                 raise ValueError(f"images of {name} {sizes[1]} do not fit logits of {name} {sizes[0]}; resize one")
-        self.position_weight = self._add_weight("position_weight", (classes,), self.first_position_weight)
-        self.bilateral_weight = self._add_weight("bilateral_weight", (classes,), self.first_bilateral_weight)
+        self.position_weights = self._add_weight("position_weights", (classes,), self.position_weight)
+        self.bilateral_weights = self._add_weight("bilateral_weights", (classes,), self.bilateral_weight)
         self.compatibility = self._add_weight("compatibility", (classes, classes), keras.initializers.Identity(-1.0))
         if self.train_sigmas:
             self.log_sigmas = self._add_weight("log_sigmas", (3,), self._first_log_sigmas)
@@ -106,9 +106,9 @@ class ConvolutionalCRF(keras.layers.Layer):
             iterations=self.iterations,
             kernel_size=self.kernel_size,
             stride=self.stride,
-            position_weight=self.position_weight,
+            position_weight=self.position_weights,
             position_sigma=sigmas[0],
-            bilateral_weight=self.bilateral_weight,
+            bilateral_weight=self.bilateral_weights,
             bilateral_position_sigma=sigmas[1],
             bilateral_color_sigma=sigmas[2],
             compatibility=self.compatibility,
@@ -134,9 +134,9 @@ class ConvolutionalCRF(keras.layers.Layer):
             "kernel_size": self.kernel_size,
             "stride": self.stride,
             "iterations": self.iterations,
-            "position_weight": self.first_position_weight,
+            "position_weight": self.position_weight,
             "position_sigma": self.position_sigma,
-            "bilateral_weight": self.first_bilateral_weight,
+            "bilateral_weight": self.bilateral_weight,
             "bilateral_position_sigma": self.bilateral_position_sigma,
             "bilateral_color_sigma": self.bilateral_color_sigma,
             "train_sigmas": self.train_sigmas,

@@ -41,7 +41,7 @@ def test_arguments_reach_the_op(train_sigmas):
     found = layer(logits, images)
     expected = convolutional_crf(logits, images, kernel_size=5, **OPTIONS)
     np.testing.assert_allclose(_numpy(found), _numpy(expected), atol=1e-5)
-    shapes = {"position_weight": (3,), "bilateral_weight": (3,), "compatibility": (3, 3)}
+    shapes = {"position_weights": (3,), "bilateral_weights": (3,), "compatibility": (3, 3)}
     if train_sigmas:
         shapes["log_sigmas"] = (3,)
     assert {weight.name: tuple(weight.shape) for weight in layer.trainable_weights} == shapes

@@ -272,6 +272,20 @@ CASES = {
         },
         [(1, 8, 8, 3)],
     ),
+    "ConvolutionalCRF": (
+        {
+            "kernel_size": 3,
+            "stride": 2,
+            "iterations": 2,
+            "position_weight": 1.5,
+            "position_sigma": 2.0,
+            "bilateral_weight": 2.5,
+            "bilateral_position_sigma": 12.0,
+            "bilateral_color_sigma": 30.0,
+            "train_sigmas": True,
+        },
+        [(1, 5, 6, 4), (1, 5, 6, 3)],
+    ),
     "CSPBlock": (
         {
             "filters": 6,
