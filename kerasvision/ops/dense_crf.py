@@ -63,8 +63,8 @@ def dense_crf(
     The defaults are DeepLabV2's for VOC; they suit VOC's size of pictures, about 500x375.
 
     The lattice's kernel is only roughly Gaussian, but it is the one that published figures were made with: results
-    equal those of pydensecrf2 to float32 rounding where H W is a multiple of 4, and to 1e-4 elsewhere, where that code
-    lays up to 3 black pixels into the lattice. The two methods agree on most labels, not on all.
+    equal those of pydensecrf2 to float32 rounding where H W is a multiple of 4, and to less than 0.01 elsewhere, where
+    that code lays up to 3 black pixels into the lattice. The two methods agree on most labels, not on all.
 
     Time: 0.9 times that of pydensecrf2 where two cores are free, 1.25 times on one; memory: some 700 bytes and 5 C
     floats a pixel.
