@@ -1,6 +1,6 @@
 """Compare one piece of ours with its reference, values and gradients, under whatever backend Keras runs.
 
-Each call of `check` asserts, and leaves a row for the table in docs/equality.md, which `make equality` writes.
+Each call of `check` asserts, and leaves a row for the table in docs/equality.md, which `tests.parity.pieces.table` writes.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,8 @@ def check(
 ) -> None:
     """Assert that two functions of the same arrays give the same values and the same gradients.
 
-    Differences are relative to the largest reference value, or absolute where that is below 1.
+    Differences of values are relative to the largest reference value, or absolute where that is below 1; those of
+    gradients, which means over many elements make small, are relative to the largest of all.
 
     Args:
         piece: Our name, such as ``"losses.DiceLoss"``; rows of one piece are merged, the largest difference kept.
@@ -48,7 +49,10 @@ def check(
     expected, expected_gradients = _theirs(theirs, arrays, differentiate, numpy_reference)
     assert len(values) == len(expected), f"{len(values)} outputs, the reference gives {len(expected)}"
     value = max(_difference(a, b) for a, b in zip(values, expected, strict=True))
-    gradient = max((_difference(a, b) for a, b in zip(gradients, expected_gradients, strict=True)), default=None)
+    largest = max((float(np.abs(b[np.isfinite(b)]).max(initial=0)) for b in expected_gradients), default=0.0)
+    gradient = max(
+        (_difference(a, b, largest or 1.0) for a, b in zip(gradients, expected_gradients, strict=True)), default=None
+    )
     ROWS.append({"piece": piece, "reference": reference, "value": value, "gradient": gradient})
     assert value <= tolerance, f"{piece}: values differ by {value} from {reference}"
     if gradient is not None:
@@ -56,13 +60,14 @@ def check(
         assert gradient <= limit, f"{piece}: gradients differ by {gradient} from {reference}"
 
 
-def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+def _difference(found: np.ndarray, expected: np.ndarray, scale: float | None = None) -> float:
     assert found.shape == expected.shape, f"shape {found.shape}, the reference has {expected.shape}"
     if not expected.size:
         return 0.0
     found, expected = found.astype(np.float64), expected.astype(np.float64)
     same = (found == expected) | (np.isnan(found) & np.isnan(expected))  # infinities, NaN
-    scale = max(1.0, float(np.abs(expected[np.isfinite(expected)]).max(initial=0)))
+    if scale is None:
+        scale = max(1.0, float(np.abs(expected[np.isfinite(expected)]).max(initial=0)))
     return float(np.where(same, 0, np.abs(found - expected)).max()) / scale
 
 

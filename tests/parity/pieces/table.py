@@ -29,6 +29,7 @@ def run(backends) -> tuple[dict[str, list], bool]:
                 [
                     *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE),
                     *("-o", "addopts=--import-mode=importlib -ra --strict-markers"),
+                    *("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "worksteal"),
                 ],
                 # XLA takes longer to optimise these few operations than to run them; the flag concerns JAX alone.
                 env=os.environ
@@ -37,8 +38,8 @@ def run(backends) -> tuple[dict[str, list], bool]:
                 check=False,
             )
             passed &= done.returncode == 0
-            path = Path(folder) / f"{backend}.json"
-            rows[backend] = json.loads(path.read_text()) if path.exists() else []
+            parts = [json.loads(path.read_text()) for path in sorted(Path(folder).glob(f"{backend}-*.json"))]
+            rows[backend] = [row for part in parts for row in part]
     return rows, passed
 
 
@@ -55,7 +56,8 @@ def as_markdown(rows: dict[str, list]) -> str:
         "# How far each piece is from its reference",
         "",
         "Written by `python -m tests.parity.pieces.table --write docs/equality.md`. Largest difference over all",
-        "comparisons, values / gradients, relative to the largest reference value (absolute where that is below 1).",
+        "comparisons, values / gradients: values relative to the largest of the reference (absolute where that is below 1),",
+        "gradients relative to the largest gradient.",
         "",
         f"| piece | reference | {' | '.join(rows)} |",
         f"|---|---|{'---|' * len(rows)}",
