@@ -4,13 +4,15 @@ All take boxes that are finite with x1 <= x2 and y1 <= y2, and scores that are n
 to be kept; all return (indices, valid, scores), each (B, D), as `kerasvision.ops.nms.Kept`.
 """
 
+import keras
 from keras import ops
 
-from kerasvision.ops.greedy_nms import pairwise_areas, with_labels
+from kerasvision.ops.compilers import under_xla
+from kerasvision.ops.greedy_nms import pairwise_areas, separate_classes, with_labels
 from kerasvision.ops.rows import take_rows
 
 
-def soft_nms(boxes_xyxy, scores, labels, decay, max_detections, lowest):
+def soft_nms(boxes_xyxy, scores, labels, decay, max_detections, lowest, *, exportable=False):
     """Take the best box D times, and play down what overlaps it.
 
     Args:
@@ -20,10 +22,46 @@ def soft_nms(boxes_xyxy, scores, labels, decay, max_detections, lowest):
         decay: ("linear", iou_threshold) or ("gaussian", sigma).
         max_detections: D.
         lowest: Decayed scores must be above this.
+        exportable: Use plain Keras operations only.
 
     Returns:
         (indices, valid, scores).
+
+    TensorFlow has a native kernel for the Gaussian, which XLA does not compile. It decays a box's score when that
+    comes to the front of a queue, not all scores at every step.
     """
+    if decay[0] == "gaussian" and keras.backend.backend() == "tensorflow" and not exportable and not under_xla():
+        return _native_gaussian(boxes_xyxy, scores, labels, decay[1], max_detections, lowest)
+    return _soft_loop(boxes_xyxy, scores, labels, decay, max_detections, lowest)
+
+
+def _native_gaussian(boxes_xyxy, scores, labels, sigma, max_detections, lowest):
+    """Call NonMaxSuppressionV5 image by image; no gradient flows through it."""
+    import tensorflow as tf
+
+    if labels is not None:
+        boxes_xyxy = separate_classes(boxes_xyxy, labels)
+
+    def one_image(inputs):
+        indices, found, count = tf.raw_ops.NonMaxSuppressionV5(
+            boxes=inputs[0],
+            scores=inputs[1],
+            max_output_size=max_detections,
+            iou_threshold=1.0,  # nothing is dropped
+            score_threshold=max(lowest, tf.float32.min),  # scores of -inf are not to be kept
+            soft_nms_sigma=sigma / 2,  # its decay is exp(-o^2 / (2 sigma))
+            pad_to_max_output_size=True,
+        )
+        return indices, tf.range(max_detections) < count, found
+
+    boxes_xyxy, scores = ops.stop_gradient(boxes_xyxy), ops.stop_gradient(scores)
+    if boxes_xyxy.shape[0] == 1:
+        return tuple(output[None] for output in one_image((boxes_xyxy[0], scores[0])))
+    return tf.map_fn(one_image, (boxes_xyxy, scores), fn_output_signature=(tf.int32, tf.bool, tf.float32))
+
+
+def _soft_loop(boxes_xyxy, scores, labels, decay, max_detections, lowest):
+    """Do so in Keras operations, all images at once."""
     rows = with_labels(boxes_xyxy, labels)  # (B, N, 5)
     batch, count = ops.shape(scores)[0], ops.shape(scores)[1]
     # Taken apart once: each step then works on contiguous rows of numbers.

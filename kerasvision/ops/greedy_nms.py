@@ -78,7 +78,7 @@ def native(boxes_xyxy, scores, labels, iou_threshold, max_detections):
     import tensorflow as tf
 
     if labels is not None:
-        boxes_xyxy = _separate_classes(boxes_xyxy, labels)
+        boxes_xyxy = separate_classes(boxes_xyxy, labels)
 
     def one_image(inputs):
         boxes, image_scores = inputs
@@ -98,7 +98,7 @@ def native(boxes_xyxy, scores, labels, iou_threshold, max_detections):
     return tf.map_fn(one_image, (boxes_xyxy, scores), fn_output_signature=(tf.int32, tf.bool))
 
 
-def _separate_classes(boxes_xyxy, labels):
+def separate_classes(boxes_xyxy, labels):
     """Move the boxes of each class to a tile of their own, so that classes never overlap.
 
     The tiles form a square, not a row as in torchvision's `batched_nms`: coordinates grow by the square root of

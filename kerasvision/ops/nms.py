@@ -74,8 +74,8 @@ def non_max_suppression(
         sigma: Width of the Gaussian decays, above 0.
         max_candidates: Only so many boxes of the highest scores take part; default: all, but 1000 for Fast and
             Matrix NMS, which hold arrays of that number squared.
-        exportable: Greedy NMS in plain Keras operations only, so that a TensorFlow model exports to ONNX and LiteRT.
-            Fast and Matrix NMS always are, under every backend; soft NMS is a loop of D steps.
+        exportable: Greedy and soft NMS in plain Keras operations only, so that a TensorFlow model exports to ONNX and
+            LiteRT; soft NMS is a loop of D steps then. Fast and Matrix NMS always are, under every backend.
 
     Returns:
         `Kept`: indices (B, D), valid (B, D) and scores (B, D). Equal scores are taken in the order of the input.
@@ -126,7 +126,7 @@ def _suppress(
         return greedy_nms(boxes_xyxy, scores, labels, iou_threshold, max_detections, exportable=exportable)
     if method in ("soft_linear", "soft_gaussian"):
         decay = ("linear", iou_threshold) if method == "soft_linear" else ("gaussian", sigma)
-        return soft_nms(boxes_xyxy, scores, labels, decay, max_detections, lowest)
+        return soft_nms(boxes_xyxy, scores, labels, decay, max_detections, lowest, exportable=exportable)
     if method == "fast":
         return fast_nms(boxes_xyxy, scores, labels, iou_threshold, max_detections, max_candidates)
     decay = (method.removeprefix("matrix_"), sigma)

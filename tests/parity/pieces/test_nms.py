@@ -64,8 +64,9 @@ def test_greedy_equals_torchvision(iou_threshold, classes, exportable):
     )
 
 
+@pytest.mark.parametrize("exportable", [False, True])
 @pytest.mark.parametrize("gaussian", [True, False])
-def test_soft_equals_effdet(gaussian):
+def test_soft_equals_effdet(gaussian, exportable):
     soft_nms = pytest.importorskip("effdet.soft_nms").soft_nms
     boxes, scores, _ = _candidates(1)
 
@@ -90,6 +91,7 @@ def test_soft_equals_effdet(gaussian):
             iou_threshold=0.3,
             score_threshold=0.05,
             max_detections=COUNT,
+            exportable=exportable,
         ),
         theirs,
         [boxes, scores],
@@ -148,16 +150,24 @@ _BOOK = {
 }
 
 
+@pytest.mark.parametrize("exportable", [False, True])
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("method", _BOOK)
-def test_method_equals_the_paper(method, classes):
+def test_method_equals_the_paper(method, classes, exportable):
     boxes, scores, rng = _candidates(2, 60)
     reference, argument = _BOOK[method]
     check(
         f"ops.non_max_suppression {method}",
         "pseudo-code of the paper",
         lambda boxes, scores, labels: _ours(
-            boxes, scores, labels, method=method, sigma=0.6, iou_threshold=0.4, max_detections=60
+            boxes,
+            scores,
+            labels,
+            method=method,
+            sigma=0.6,
+            iou_threshold=0.4,
+            max_detections=60,
+            exportable=exportable,
         ),
         lambda boxes, scores, labels: _padded(*reference(boxes, scores, labels, argument), 60),
         [boxes, scores, rng.integers(0, classes, 60)],
