@@ -1,6 +1,6 @@
 """Compare one piece of ours with its reference, values and gradients, under whatever backend Keras runs.
 
-Each call of `check` asserts, and leaves a row for the table in docs/equality.md, which tests.parity.pieces.table writes.
+Each call of `check` asserts, and leaves a row for the table in docs/equality.md, which table.py beside this writes.
 """
 
 from collections.abc import Callable, Sequence
