@@ -21,6 +21,11 @@ from kerasvision.ops.anchors import (
 class _LevelAnchors(keras.layers.Layer):
     """What the four have in common; `_cells` holds one cell's anchors for each level."""
 
+    def __call__(self, grids_hw, image_hw):
+        """Return the anchors of every level; see the module."""
+        # Keras takes no numbers by position.
+        return super().__call__(grids_hw=grids_hw, image_hw=image_hw)
+
     def _check_levels(self, grids_hw, argument):
         if len(grids_hw) != len(self._cells):
             raise ValueError(f"`grids_hw` has {len(grids_hw)} levels, but `{argument}` describes {len(self._cells)}")

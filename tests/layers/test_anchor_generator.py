@@ -60,6 +60,13 @@ def test_anchor_layers_state_the_shapes_they_return(name):
     assert not layer.weights
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_anchor_layers_take_their_arguments_by_position(name):
+    by_position = _numpy(LAYERS[name](CALL["grids_hw"], CALL["image_hw"]))
+    for found, expected in zip(by_position, _numpy(LAYERS[name](**CALL)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow's graphs have unknown sizes")
 @pytest.mark.parametrize("name", LAYERS)
 def test_anchor_layers_in_a_graph_of_unknown_size(name):
