@@ -1,5 +1,6 @@
-"""Picking and marking rows of each image in a batch."""
+"""Picking, marking and counting rows of each image in a batch."""
 
+import keras
 from keras import ops
 
 
@@ -40,3 +41,23 @@ def mark_rows(indices, chosen, count):
     marks = ops.zeros((batch * (count + 1),), "int32")
     marks = ops.scatter_update(marks, places, ops.ones_like(places[:, 0]))
     return ops.reshape(marks, (batch, count + 1))[:, :count] > 0
+
+
+def count_ids(ids, count):
+    """Return how often each number occurs.
+
+    Args:
+        ids: Integers of any shape; those outside [0, count) are counted nowhere.
+        count: K, how many numbers there are.
+
+    Returns:
+        int32 (K,), exact up to 2^31 - 1 of one number. `ops.segment_sum` is not: on PyTorch it sums in float32, which
+        stops at 2^24 = 16,777,216, less than the pixels of 65 images of 512 x 512.
+    """
+    ids = ops.reshape(ops.cast(ids, "int32"), (-1,))
+    ids = ops.where((ids >= 0) & (ids < count), ids, count)  # one more number, which is cut off
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.bincount(ids, minlength=count + 1)[:count].to(torch.int32)
+    return ops.segment_sum(ops.ones_like(ids), ids, count + 1)[:count]
