@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from kerasvision.metrics.segmentation import pixels_of
+from kerasvision.ops.rows import count_ids
 
 # A distance below this much less than 1 of the limit is reached: float32 must not decide ties, which are common, as
 # 0.0075 of the diagonal of 640 x 480 pixels is 6 exactly. Squared distances are whole numbers, so nothing else moves.
@@ -208,8 +209,7 @@ def _count(boundary, selected, num_classes):
     images = ops.shape(boundary)[0]
     cells = ops.reshape(ops.arange(images, dtype="int32"), (-1, 1, 1)) * num_classes + boundary
     cells = ops.where(selected, cells, images * num_classes)  # the others go to one cell behind
-    cells = ops.reshape(cells, (-1,))
-    counts = ops.segment_sum(ops.ones_like(cells), cells, num_segments=images * num_classes + 1)[:-1]
+    counts = count_ids(ops.reshape(cells, (-1,)), images * num_classes + 1)[:-1]
     return ops.cast(ops.reshape(counts, (images, num_classes)), "float32")
 
 

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasvision.ops.rows import count_ids
+
 _FIGURES = ("mIoU", "pixel_accuracy", "dice", "mean_accuracy", "frequency_weighted_IoU")
 
 # Counts are kept in two int32 numbers, so that they stay exact on backends without int64: low + high * 2^24.
@@ -182,8 +184,7 @@ class SegmentationMetrics(keras.metrics.Metric):
         self.out_of_range.assign(self.out_of_range + wrong)
         # Pixels that do not count go to one cell behind the matrix.
         cells = ops.where(counted, truth * classes + predictions, classes * classes)
-        counts = ops.segment_sum(ops.ones_like(cells), cells, num_segments=classes * classes + 1)[:-1]
-        low = self.low + ops.cast(counts, "int32")
+        low = self.low + count_ids(cells, classes * classes + 1)[:-1]
         self.low.assign(low % _CARRY)
         self.high.assign(self.high + low // _CARRY)
 

@@ -238,6 +238,14 @@ def test_metric_counts_exactly_beyond_float32_and_int32():
     assert found["pixel_accuracy"] == pytest.approx(1)
 
 
+def test_metric_counts_more_pixels_of_a_batch_than_float32_can():
+    # 2^24 + 3 pixels of one class in one update: a sum of float32 ones stays at 2^24 = 16 777 216.
+    count = (1 << 24) + 3
+    metric = SegmentationMetrics(2)
+    metric.update_state(np.ones((1, 1, count), np.uint8), np.broadcast_to(np.float32([0, 1]), (1, 1, count, 2)))
+    np.testing.assert_array_equal(metric.confusion(), [[0, 0], [0, count]])
+
+
 def test_metric_comes_back_from_its_configuration():
     metric = SegmentationMetrics(7, ignore_class=3, all_statistics=True, name="seg")
     restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
