@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from kerasvision.ops.compilers import under_xla
+from kerasvision.ops.rows import take_rows
 
 Solver = Literal["auto", "host", "graph"]
 SOLVERS = ("auto", "host", "graph")
@@ -34,7 +35,8 @@ def assign(cost, valid=None, *, solver: Solver = "auto"):
     Raises:
         ValueError: An unknown solver.
 
-    Both are exact: costs are never offset by a penalty that would swallow their digits. The host solver works
+    Both are exact: costs are never offset by a penalty that would swallow their digits (but finite costs beside pairs
+    to avoid have about min(R, C) times less of them). The host solver works
     eagerly, in `tf.function` and in `fit` on TensorFlow, under `jax.jit` (as a `pure_callback`) and eagerly on PyTorch,
     on a GPU at the price of a copy; it does not export. Use ``"graph"`` for accelerators without callbacks and for
     exported graphs. Four 300x100 problems take the host about 2 ms; the graph 3 ms under JAX's XLA and 30 ms in a
@@ -94,60 +96,97 @@ def _without_infinities(cost):
 
 
 def _assign_in_graph(cost, valid):
-    """Assign column after column, each by a shortest augmenting path (Dijkstra on reduced costs)."""
-    columns_are_none = cost.shape[2] == 0 or cost.shape[1] == 0
-    if columns_are_none:
+    """Match all of the smaller side: columns where there are at least as many rows, else rows."""
+    if cost.shape[2] == 0 or cost.shape[1] == 0:
         return ops.cast(ops.zeros_like(valid), "int32") + UNASSIGNED
-    dtype = "float32" if keras.backend.backend() == "jax" else "float64"
+    dtype = "float64"
     if keras.backend.backend() == "jax":
         import jax
 
-        dtype = "float64" if jax.config.jax_enable_x64 else dtype
-    rows_count = ops.shape(cost)[1]
-    cost = _with_spare_rows(ops.cast(cost, dtype), valid)  # (B, R + C, C)
-    batch, rows, columns = ops.shape(cost)
-    cost = ops.transpose(cost, (0, 2, 1))  # (B, C, R + C): one column's costs lie together
-    free = ops.full((batch, rows), UNASSIGNED, "int32")
+        dtype = "float64" if jax.config.jax_enable_x64 else "float32"
+    cost = _in_unit_range(ops.cast(cost, dtype))
+    if cost.shape[1] is None or cost.shape[2] is None:
+        rows, columns = ops.shape(cost)[1:]
+        return ops.cond(rows >= columns, lambda: _match_columns(cost, valid), lambda: _match_rows(cost, valid))
+    return _match_columns(cost, valid) if cost.shape[1] >= cost.shape[2] else _match_rows(cost, valid)
+
+
+def _in_unit_range(cost):
+    """Move the finite costs of each image to [0, 1], and what is not finite above any total of them."""
+    usable = ops.isfinite(cost)
+    # By the largest first, so that the difference of the highest and the lowest does not overflow; and by 16 before,
+    # so that the inverse of the largest is no subnormal, which compilers take for 0.
+    cost = cost / 16
+    size = ops.max(ops.where(usable, ops.absolute(cost), 0), axis=(1, 2), keepdims=True, initial=1e-30)  # (B, 1, 1)
+    cost = cost / size
+    lowest = ops.min(ops.where(usable, cost, 1), axis=(1, 2), keepdims=True, initial=1)
+    highest = ops.max(ops.where(usable, cost, -1), axis=(1, 2), keepdims=True, initial=-1)
+    spread = ops.maximum(highest - lowest, 1e-30)  # there may be one cost only
+    pairs = ops.minimum(ops.shape(cost)[1], ops.shape(cost)[2])
+    return ops.where(usable, (cost - lowest) / spread, ops.cast(pairs + 2, cost.dtype))
+
+
+def _match_columns(cost, valid):
+    """Return the row of each column (B, C), of costs (B, R, C): at least as many rows as columns."""
+    return _match_workers(ops.transpose(cost, (0, 2, 1)), valid)[0]
+
+
+def _match_rows(cost, valid):
+    """Return the row of each column (B, C), of costs (B, R, C): fewer rows than columns.
+
+    Where an image has fewer valid columns than rows, just as many padding columns take part, at no cost, as there are
+    rows left over: every valid column is used, and no row has to be kept out at a price that would swallow digits.
+    """
+    rows = ops.shape(cost)[1]
+    padding = ops.cast(ops.logical_not(valid), "int32")  # (B, C)
+    left_over = rows - ops.sum(1 - padding, axis=1, keepdims=True)  # (B, 1)
+    takes_part = ops.logical_and(padding > 0, ops.cumsum(padding, axis=1) <= left_over)
+    cost = ops.where(ops.expand_dims(valid, 1), cost, float("inf"))
+    cost = ops.where(ops.expand_dims(takes_part, 1), ops.zeros_like(cost), cost)
+    active = ops.ones(ops.shape(cost)[:2], "bool")
+    return ops.where(valid, _match_workers(cost, active)[1], UNASSIGNED)
+
+
+def _match_workers(cost, active):
+    """Match worker after worker, each by a shortest augmenting path (Dijkstra on reduced costs).
+
+    Args:
+        cost: (B, W, T) of workers and targets; infinite for targets that nobody may have.
+        active: (B, W) bool, which workers get a target; no more than there are targets.
+
+    Returns:
+        int32 (B, W) targets of the workers, and (B, T) workers of the targets, -1 for none.
+    """
+    targets = ops.shape(cost)[2]
+    if cost.shape[1] is None or cost.shape[2] is None:
+        # Sizes may turn out to be 0, and compilers refuse the least of nothing: one more of each, for nobody.
+        cost = ops.pad(cost, ((0, 0), (0, 1), (0, 1)), constant_values=float("inf"))
+        active = ops.pad(active, ((0, 0), (0, 1)), constant_values=False)
+    batch, workers, places = ops.shape(cost)
     state = (
         0,
-        ops.zeros((batch, columns), dtype),  # duals of columns
-        ops.zeros((batch, rows), dtype),  # duals of rows
-        free,  # column of each row
-        ops.full((batch, columns), UNASSIGNED, "int32"),  # row of each column
+        ops.zeros((batch, workers), cost.dtype),  # duals of workers
+        ops.zeros((batch, places), cost.dtype),  # duals of targets
+        ops.full((batch, workers), UNASSIGNED, "int32"),  # target of each worker
+        ops.full((batch, places), UNASSIGNED, "int32"),  # worker of each target
     )
 
-    def add_column(column, column_duals, row_duals, column_of_row, row_of_column):
-        active = ops.take(valid, column, axis=1)  # (B,)
-        start = ops.where(active, column, UNASSIGNED)
-        found = _shortest_path(cost, start, column_duals, row_duals, column_of_row)
-        sink, came_from, distance, visited_rows, total = found
-        # Duals: visited columns rise, and visited rows fall, by what the path saved over their own distance.
-        slack = ops.where(visited_rows, ops.expand_dims(total, 1) - distance, 0)  # (B, R + C)
-        row_duals = row_duals - slack
-        column_duals = column_duals + _spread(slack, column_of_row, columns)
-        started = ops.expand_dims(ops.arange(columns) == column, 0) & ops.expand_dims(active, 1)  # (B, C)
-        column_duals = column_duals + ops.where(started, ops.expand_dims(total, 1), 0)
-        column_of_row, row_of_column = _augment(start, sink, came_from, column_of_row, row_of_column)
-        return column + 1, column_duals, row_duals, column_of_row, row_of_column
+    def add(worker, worker_duals, target_duals, target_of, worker_of):
+        is_active = ops.take(active, worker, axis=1)  # (B,)
+        start = ops.where(is_active, worker, UNASSIGNED)
+        sink, came_from, distance, visited, total = _shortest_path(cost, start, worker_duals, target_duals, worker_of)
+        # Duals: visited workers rise, and visited targets fall, by what the path saved over their own distance.
+        slack = ops.where(visited, ops.expand_dims(total, 1) - distance, 0)  # (B, T)
+        target_duals = target_duals - slack
+        own = take_rows(slack, ops.maximum(target_of, 0))  # (B, W)
+        worker_duals = worker_duals + ops.where(target_of >= 0, own, 0)
+        started = ops.expand_dims(ops.arange(workers) == worker, 0) & ops.expand_dims(is_active, 1)  # (B, W)
+        worker_duals = worker_duals + ops.where(started, ops.expand_dims(total, 1), 0)
+        target_of, worker_of = _augment(start, sink, came_from, target_of, worker_of)
+        return worker + 1, worker_duals, target_duals, target_of, worker_of
 
-    state = ops.while_loop(lambda column, *_: column < columns, add_column, state)
-    row_of_column = state[-1]
-    return ops.where(row_of_column < rows_count, row_of_column, UNASSIGNED)
-
-
-def _with_spare_rows(cost, valid):
-    """Append one row for each column, dearer than any total: who gets it has no row. Replaces what is not finite."""
-    rows, columns = ops.shape(cost)[1], ops.shape(cost)[2]
-    usable = ops.isfinite(cost)
-    lowest = ops.min(ops.where(usable, cost, 0), axis=(1, 2), keepdims=True)  # (B, 1, 1)
-    highest = ops.max(ops.where(usable, cost, 0), axis=(1, 2), keepdims=True)
-    count = ops.cast(ops.minimum(rows, columns) + 1, cost.dtype)
-    avoided = highest + (highest - lowest + 1) * count
-    cost = ops.where(usable, cost, avoided)
-    if isinstance(rows, int) and isinstance(columns, int) and rows >= columns:
-        return cost  # every column gets a row
-    spare = avoided + (avoided - lowest + 1) * count  # (B, 1, 1)
-    return ops.concatenate([cost, ops.broadcast_to(spare, (ops.shape(cost)[0], columns, columns))], axis=1)
+    *_, target_of, worker_of = ops.while_loop(lambda worker, *_: worker < workers, add, state)
+    return target_of[:, : ops.shape(target_of)[1] - places + targets], worker_of[:, :targets]
 
 
 def _pick(values, indices):
@@ -156,77 +195,71 @@ def _pick(values, indices):
     return ops.sum(ops.where(chosen, values, ops.zeros_like(values)), axis=1)
 
 
-def _spread(values, indices, count):
-    """Return sums (B, count) of values (B, N) by their indices (B, N); negative indices drop out."""
-    batch = ops.shape(values)[0]
-    places = ops.where(indices < 0, count, indices)  # one more place, for those that drop out
-    places = places + (count + 1) * ops.expand_dims(ops.arange(batch, dtype="int32"), 1)
-    sums = ops.segment_sum(ops.reshape(values, (-1,)), ops.reshape(places, (-1,)), batch * (count + 1))
-    return ops.reshape(sums, (batch, count + 1))[:, :count]
-
-
-def _shortest_path(cost, start, column_duals, row_duals, column_of_row):
-    """Return the free row nearest to the column `start` (B,), -1 for no column, and how Dijkstra got there.
+def _shortest_path(cost, start, worker_duals, target_duals, worker_of):
+    """Return the free target nearest to the worker `start` (B,), -1 for no worker, and how Dijkstra got there.
 
     Returns:
-        sink (B,), came_from (B, R) columns, distance (B, R), visited (B, R) bool, total (B,): the sink's distance.
+        sink (B,), came_from (B, T) workers, distance (B, T), visited (B, T) bool, total (B,): the sink's distance.
     """
-    batch, _, rows = ops.shape(cost)
+    batch, workers, targets = ops.shape(cost)
     infinity = float("inf")
-    positions = ops.expand_dims(ops.arange(rows, dtype="int32"), 0)  # (1, R)
+    positions = ops.expand_dims(ops.arange(targets, dtype="int32"), 0)  # (1, T)
 
-    def keep_going(column, *_):
-        return ops.any(column >= 0)
+    def keep_going(step, worker, *_):
+        # A path visits no worker twice; rounding must not keep it from ending.
+        return ops.logical_and(step < workers, ops.any(worker >= 0))
 
-    def visit(column, sink, came_from, distance, visited, total):
-        searching = column >= 0  # (B,)
-        safe = ops.maximum(column, 0)
-        index = ops.arange(batch, dtype="int32") * ops.shape(cost)[1] + safe
-        costs = ops.take(ops.reshape(cost, (-1, rows)), index, axis=0)  # (B, R)
-        through = costs + ops.expand_dims(total - _pick(column_duals, safe), 1) - row_duals
+    def visit(step, worker, sink, came_from, distance, visited, total):
+        searching = worker >= 0  # (B,)
+        safe = ops.maximum(worker, 0)
+        index = ops.arange(batch, dtype="int32") * workers + safe
+        costs = ops.take(ops.reshape(cost, (-1, targets)), index, axis=0)  # (B, T)
+        through = costs + ops.expand_dims(total - _pick(worker_duals, safe), 1) - target_duals
         closer = ops.expand_dims(searching, 1) & ops.logical_not(visited) & (through < distance)
         distance = ops.where(closer, through, distance)
-        came_from = ops.where(closer, ops.expand_dims(column, 1), came_from)
+        came_from = ops.where(closer, ops.expand_dims(worker, 1), came_from)
         open_distance = ops.where(visited, infinity, distance)
-        # A free row among equally near ones ends the search.
+        # A free target among equally near ones ends the search.
         nearest = ops.min(open_distance, axis=1)  # (B,)
-        preferred = (open_distance == ops.expand_dims(nearest, 1)) & (column_of_row < 0)
+        preferred = (open_distance == ops.expand_dims(nearest, 1)) & (worker_of < 0)
         best = ops.where(ops.any(preferred, axis=1), ops.argmax(preferred, axis=1), ops.argmin(open_distance, axis=1))
         best = ops.cast(best, "int32")
-        owner = _pick(column_of_row, best)
+        owner = _pick(worker_of, best)
         visited = visited | (ops.expand_dims(searching, 1) & (positions == ops.expand_dims(best, 1)))
         total = ops.where(searching, nearest, total)
         sink = ops.where(searching & (owner < 0), best, sink)
-        column = ops.where(searching, owner, UNASSIGNED)  # -1 too when a free row is found
-        return column, sink, came_from, distance, visited, total
+        worker = ops.where(searching, owner, UNASSIGNED)  # -1 too when a free target is found
+        return step + 1, worker, sink, came_from, distance, visited, total
 
-    unassigned = ops.full((batch, rows), UNASSIGNED, "int32")
+    unassigned = ops.full((batch, targets), UNASSIGNED, "int32")
     state = (
+        0,
         start,
         ops.full((batch,), UNASSIGNED, "int32"),
         unassigned,
-        ops.full((batch, rows), infinity, cost.dtype),
-        ops.zeros((batch, rows), "bool"),
+        ops.full((batch, targets), infinity, cost.dtype),
+        ops.zeros((batch, targets), "bool"),
         ops.zeros((batch,), cost.dtype),
     )
-    return ops.while_loop(keep_going, visit, state)[1:]
+    return ops.while_loop(keep_going, visit, state)[2:]
 
 
-def _augment(start, sink, came_from, column_of_row, row_of_column):
-    """Hand the rows along the path on: each column takes the row that the search reached from it."""
-    rows = ops.expand_dims(ops.arange(ops.shape(column_of_row)[1], dtype="int32"), 0)
-    columns = ops.expand_dims(ops.arange(ops.shape(row_of_column)[1], dtype="int32"), 0)
+def _augment(start, sink, came_from, target_of, worker_of):
+    """Hand the targets along the path on: each worker takes the target that the search reached from it."""
+    workers = ops.shape(target_of)[1]
+    targets = ops.expand_dims(ops.arange(ops.shape(worker_of)[1], dtype="int32"), 0)
+    numbers = ops.expand_dims(ops.arange(workers, dtype="int32"), 0)
 
-    def keep_going(row, *_):
-        return ops.any(row >= 0)
+    def keep_going(step, target, *_):
+        return ops.logical_and(step < workers, ops.any(target >= 0))
 
-    def step(row, column_of_row, row_of_column):
-        column = ops.where(row >= 0, _pick(came_from, row), UNASSIGNED)  # (B,)
-        previous = ops.where(column == start, UNASSIGNED, _pick(row_of_column, column))
-        here = ops.expand_dims(column, 1)
-        row_here = ops.expand_dims(row, 1)
-        column_of_row = ops.where((rows == row_here) & (row_here >= 0), here, column_of_row)
-        row_of_column = ops.where((columns == here) & (here >= 0), row_here, row_of_column)
-        return ops.where(row >= 0, previous, UNASSIGNED), column_of_row, row_of_column
+    def hand_on(step, target, target_of, worker_of):
+        worker = ops.where(target >= 0, _pick(came_from, target), UNASSIGNED)  # (B,)
+        previous = ops.where(worker == start, UNASSIGNED, _pick(target_of, worker))
+        here = ops.expand_dims(worker, 1)
+        target_here = ops.expand_dims(target, 1)
+        worker_of = ops.where((targets == target_here) & (target_here >= 0), here, worker_of)
+        target_of = ops.where((numbers == here) & (here >= 0), target_here, target_of)
+        return step + 1, ops.where(target >= 0, previous, UNASSIGNED), target_of, worker_of
 
-    return ops.while_loop(keep_going, step, (sink, column_of_row, row_of_column))[1:]
+    return ops.while_loop(keep_going, hand_on, (0, sink, target_of, worker_of))[2:]

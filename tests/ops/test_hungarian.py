@@ -107,6 +107,56 @@ def test_assign_by_both_solvers_costs_the_same():
         np.testing.assert_allclose(totals[0], totals[1], rtol=1e-6)
 
 
+def _total(cost, rows):
+    (columns,) = np.nonzero(rows >= 0)
+    assert len(set(rows[columns])) == len(columns)
+    return cost.astype(np.float64)[rows[columns], columns].sum()
+
+
+@pytest.mark.parametrize("shape", [(20, 60), (100, 300), (60, 20)])
+def test_assign_in_the_graph_costs_what_scipy_finds_whatever_the_range(shape):
+    rng = np.random.default_rng(0)
+    noise = rng.random((6, *shape))
+    # One call: JAX compiles each shape anew.
+    cost = np.stack(
+        [noise[0], 1e-6 * noise[1], 1e6 * noise[2], 1000 + 0.1 * noise[3], noise[4] - 0.5, np.floor(9 * noise[5])]
+    ).astype(np.float32)
+    valid = np.ones((6, shape[1]), bool)
+    valid[4, ::2] = False
+    valid[5, 7:] = False  # fewer valid columns than rows
+    found = _assign(cost, valid, "graph")
+    best = _assign(cost, valid, "host")
+    for image in range(6):
+        assert ((found[image] >= 0).sum()) == min(shape[0], valid[image].sum())
+        assert not (found[image][~valid[image]] >= 0).any()
+        excess = _total(cost[image], found[image]) - _total(cost[image], best[image])
+        # A hundred-thousandth of the range of one cost.
+        assert abs(excess) < 1e-5 * np.ptp(cost[image]), (image, excess)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_assign_ends_whatever_the_size_of_the_costs(solver):
+    # 3e38 less -3e38 overflows float32.
+    np.testing.assert_array_equal(_assign([[[3e38, -3e38, 0]]], solver=solver), [[-1, 0, -1]])
+    np.testing.assert_array_equal(_assign([[[3e38], [-3e38], [0]]], solver=solver), [[1]])
+    np.testing.assert_array_equal(_assign([[[-3e38, 3e38], [np.inf, -3e38]]], solver=solver), [[0, 1]])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has sizes unknown in a graph")
+@pytest.mark.parametrize("xla", [False, True])
+def test_assign_of_sizes_unknown_in_the_graph(xla):
+    import tensorflow as tf
+
+    function = tf.function(
+        lambda cost: assign(cost, solver="graph"), jit_compile=xla, input_signature=[tf.TensorSpec((None, None, None))]
+    )
+    cost = np.random.default_rng(0).random((2, 3, 5)).astype(np.float32)
+    for values in (cost, np.swapaxes(cost, 1, 2)):
+        np.testing.assert_array_equal(function(values).numpy(), _assign(values, solver="host"))
+    for shape in ((2, 3, 0), (2, 0, 3), (0, 2, 3)):
+        np.testing.assert_array_equal(function(np.zeros(shape, "float32")).numpy(), np.full((shape[0], shape[2]), -1))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_assign_takes_other_floats(dtype):
     if dtype == "float64" and keras.backend.backend() == "jax":
