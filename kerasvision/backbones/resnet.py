@@ -71,8 +71,9 @@ class ResNet(keras.Model):
         x = self._convolution(inputs, stem_filters, 7, "stem", strides=2, activation="relu")
         features = [x]
         # After a ReLU, padding with zeros is padding with minus infinity, which is what PyTorch does.
-        x = keras.layers.ZeroPadding2D(1, name="stem_padding", dtype=self._layer_dtype)(x)
-        x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool", dtype=self._layer_dtype)(x)
+        options = {"dtype": self._layer_dtype, "data_format": "channels_last"}
+        x = keras.layers.ZeroPadding2D(1, name="stem_padding", **options)(x)
+        x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool", **options)(x)
         for stage, (depth, width) in enumerate(zip(self._depths, self._widths, strict=True), start=1):
             for index in range(depth):
                 strides = 2 if stage > 1 and index == 0 else 1

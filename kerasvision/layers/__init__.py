@@ -23,7 +23,7 @@ from kerasvision.layers.separable_convolution import SeparableConvolutionBlock
 from kerasvision.layers.spatial_pyramid_pooling import SPP, SPPF, SpatialPyramidPooling
 from kerasvision.layers.squeeze_excitation import SqueezeExcitation
 from kerasvision.layers.ssd_extra_layers import SSDExtraLayers, SSDLiteExtraLayers
-from kerasvision.layers.unet_blocks import UNetDecoderBlock, UNetDoubleConvolution
+from kerasvision.layers.unet_blocks import UNetDecoderBlock, UNetDoubleConvolution, UNetEncoderBlock
 from kerasvision.layers.weighted_fusion import WeightedFusion
 
 __all__ = [
@@ -61,5 +61,6 @@ __all__ = [
     "SyncBatchNormalization",
     "UNetDecoderBlock",
     "UNetDoubleConvolution",
+    "UNetEncoderBlock",
     "WeightedFusion",
 ]

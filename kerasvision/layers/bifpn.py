@@ -230,5 +230,5 @@ def _halve(features, padding):
     if padding == "symmetric":
         margins = ((0, 0), (1, 1), (1, 1), (0, 0))
         features = ops.pad(features, margins, constant_values=-float("inf"))
-        return ops.max_pool(features, 3, strides=2, padding="valid")
-    return ops.max_pool(features, 3, strides=2, padding="same")
+        return ops.max_pool(features, 3, strides=2, padding="valid", data_format="channels_last")
+    return ops.max_pool(features, 3, strides=2, padding="same", data_format="channels_last")

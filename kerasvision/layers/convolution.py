@@ -215,7 +215,14 @@ class ConvolutionBlock(_NormalizedConvolution):
     def _convolve(self, inputs, kernel, padding):
         if padding == "same" and self.dilation > 1 and self.kernel_size % 2:
             return atrous_convolution(inputs, kernel, self.dilation)
-        return ops.conv(inputs, kernel, strides=self.strides, padding=padding, dilation_rate=self.dilation)
+        return ops.conv(
+            inputs,
+            kernel,
+            strides=self.strides,
+            padding=padding,
+            data_format="channels_last",
+            dilation_rate=self.dilation,
+        )
 
     def compute_output_shape(self, input_shape):
         """Return (B, H', W', filters)."""

@@ -83,7 +83,7 @@ class BilinearUpsampling(keras.layers.Layer):
     def call(self, inputs):
         """Enlarge `inputs`."""
         # "same" is to cut (kernel - factor) / 2 pixels from each side.
-        return ops.conv_transpose(inputs, self.kernel, strides=self.factor, padding="same")
+        return ops.conv_transpose(inputs, self.kernel, strides=self.factor, padding="same", data_format="channels_last")
 
     def compute_output_shape(self, input_shape):
         """Return (B, factor H, factor W, C)."""

@@ -152,7 +152,9 @@ def _bin_maxima(features, count, *, axis):
 
 def _max_pool(features, size):
     """Return maxima over windows of `size` by `size` around each pixel."""
-    return features if size == 1 else ops.max_pool(features, size, strides=1, padding="same")
+    if size == 1:
+        return features
+    return ops.max_pool(features, size, strides=1, padding="same", data_format="channels_last")
 
 
 def _check_odd(argument, size, received):

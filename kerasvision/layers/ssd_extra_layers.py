@@ -81,7 +81,7 @@ class SSDExtraLayers(keras.layers.Layer):
 
     def call(self, inputs):
         """Return the maps of all outputs, fine to coarse."""
-        pooled = ops.max_pool(inputs, 3, strides=1, padding="same")
+        pooled = ops.max_pool(inputs, 3, strides=1, padding="same", data_format="channels_last")
         levels = [self.conv7(self.conv6(pooled))]
         for first, second in zip(self.firsts, self.seconds, strict=True):
             levels.append(second(first(levels[-1])))

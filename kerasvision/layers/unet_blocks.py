@@ -1,4 +1,4 @@
-"""The two building blocks of U-Net: the double convolution, and the step up of the expanding path."""
+"""The building blocks of U-Net: the double convolution, the step down and the step up."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from keras import ops
 
 from kerasvision.layers.convolution import ConvolutionBlock
 from kerasvision.layers.trainability import pass_on_frozen
-from kerasvision.ops.nearest import double_nearest
+from kerasvision.ops.nearest import crop_like, double_nearest, resize_nearest_like
 
 
 @keras.saving.register_keras_serializable("kerasvision")
@@ -52,6 +52,47 @@ class UNetDoubleConvolution(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("kerasvision")
+class UNetEncoderBlock(keras.layers.Layer):
+    """One step of the contracting path: 2x2 max pooling, then two convolutions.
+
+    Args:
+        filters: Number of output channels.
+        normalization: As in `ConvolutionBlock`; ``None`` as in the 2015 paper.
+
+    Call: (B, H, W, C); returns (B, ceil(H / 2), ceil(W / 2), filters).
+
+    Source: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597, figure 1.
+    """
+
+    def __init__(self, filters, *, normalization=None, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.normalization = normalization
+        self.convolutions = UNetDoubleConvolution(
+            filters, normalization=normalization, name="convolutions", dtype=self.dtype_policy
+        )
+
+    def build(self, input_shape):
+        """Build the double convolution."""
+        self.convolutions.build(input_shape)
+        pass_on_frozen(self)
+
+    def call(self, inputs, training=None):
+        """Step down."""
+        pooled = ops.max_pool(inputs, 2, strides=2, padding="same", data_format="channels_last")
+        return self.convolutions(pooled, training=training)
+
+    def compute_output_shape(self, input_shape):
+        """Return (B, ceil(H / 2), ceil(W / 2), filters)."""
+        sizes = (None if size is None else -(-size // 2) for size in input_shape[1:3])
+        return (input_shape[0], *sizes, self.filters)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "filters": self.filters, "normalization": self.normalization}
+
+
+@keras.saving.register_keras_serializable("kerasvision")
 class UNetDecoderBlock(keras.layers.Layer):
     """One step of the expanding path: double the resolution, join the skip connection, convolve twice.
 
@@ -61,7 +102,11 @@ class UNetDecoderBlock(keras.layers.Layer):
             ``"nearest"``, repeating pixels, as in segmentation_models.pytorch.
         normalization: As in `ConvolutionBlock`.
 
-    Call: features (B, H, W, C) and optionally a skip connection (B, 2H, 2W, S); returns (B, 2H, 2W, filters).
+    Call: features (B, H, W, C) and optionally a skip connection (B, H', W', S), H' being 2H, or 2H - 1 where an odd
+    size was halved and rounded up, and W' likewise; returns (B, H', W', filters), without a skip (B, 2H, 2W, filters).
+
+    Raises:
+        ValueError: An unknown `upsampling`; a skip connection larger than twice the features.
     """
 
     def __init__(
@@ -76,7 +121,13 @@ class UNetDecoderBlock(keras.layers.Layer):
         self.up = None
         if upsampling == "transpose":
             self.up = keras.layers.Conv2DTranspose(
-                filters, 2, strides=2, kernel_initializer="he_normal", name="up", dtype=self.dtype_policy
+                filters,
+                2,
+                strides=2,
+                kernel_initializer="he_normal",
+                name="up",
+                dtype=self.dtype_policy,
+                data_format="channels_last",
             )
         self.convolutions = UNetDoubleConvolution(
             filters, normalization=normalization, name="convolutions", dtype=self.dtype_policy
@@ -97,13 +148,25 @@ class UNetDecoderBlock(keras.layers.Layer):
 
     def call(self, inputs, skip=None, training=None):
         """Step up."""
-        outputs = double_nearest(inputs) if self.up is None else self.up(inputs)
-        if skip is not None:
-            outputs = ops.concatenate([outputs, skip], axis=-1)
-        return self.convolutions(outputs, training=training)
+        if skip is None:
+            outputs = double_nearest(inputs) if self.up is None else self.up(inputs)
+            return self.convolutions(outputs, training=training)
+        self._check_sizes(inputs, skip)
+        outputs = resize_nearest_like(inputs, skip) if self.up is None else crop_like(self.up(inputs), skip)
+        return self.convolutions(ops.concatenate([outputs, skip], axis=-1), training=training)
+
+    def _check_sizes(self, inputs, skip):
+        for coarse, fine in zip(inputs.shape[1:3], skip.shape[1:3], strict=True):
+            if coarse is not None and fine is not None and fine not in (2 * coarse, 2 * coarse - 1):
+                raise ValueError(
+                    f"`skip` of {tuple(skip.shape[1:3])} pixels does not fit features of {tuple(inputs.shape[1:3])}; "
+                    "it must be twice as large, or one less where a size was halved and rounded up"
+                )
 
     def compute_output_shape(self, inputs_shape, skip_shape=None):
-        """Return (B, 2H, 2W, filters)."""
+        """Return (B, H', W', filters)."""
+        if skip_shape is not None:
+            return (*skip_shape[:-1], self.filters)
         sizes = (None if size is None else 2 * size for size in inputs_shape[1:3])
         return (inputs_shape[0], *sizes, self.filters)
 

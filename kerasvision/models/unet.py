@@ -21,7 +21,7 @@ import keras
 from keras import ops
 
 from kerasvision.backbones.resnet import resnet10, resnet34, resnet50
-from kerasvision.layers import ConvolutionBlock, UNetDecoderBlock, UNetDoubleConvolution
+from kerasvision.layers import ConvolutionBlock, UNetDecoderBlock, UNetDoubleConvolution, UNetEncoderBlock
 from kerasvision.layers.trainability import pass_on_frozen, restore_trainable, trainable_config
 from kerasvision.models.base import Segmenter, split_inputs
 from kerasvision.models.recipe import Recipe
@@ -60,9 +60,8 @@ class ContractingPath(keras.Model):
         inputs = x = keras.Input((None, None, 3), name="images")
         features = []
         for level, width in enumerate(self._widths):
-            if level:
-                x = keras.layers.MaxPooling2D(2, name=f"pool{level}", dtype=dtype)(x)
-            x = UNetDoubleConvolution(width, normalization=normalization, name=f"level{level}", dtype=dtype)(x)
+            block = UNetEncoderBlock if level else UNetDoubleConvolution
+            x = block(width, normalization=normalization, name=f"level{level}", dtype=dtype)(x)
             if dropout and level >= len(self._widths) - 2:
                 x = keras.layers.Dropout(dropout, name=f"dropout{level}", dtype=dtype)(x)
             features.append(x)

@@ -36,7 +36,7 @@ def atrous_convolution(features, kernel, dilation):
         and on_cpu(features)
     ):
         return _tap_by_tap(features, kernel, dilation)
-    return ops.conv(features, kernel, strides=1, padding="same", dilation_rate=dilation)
+    return ops.conv(features, kernel, strides=1, padding="same", data_format="channels_last", dilation_rate=dilation)
 
 
 def depthwise_convolution(features, kernel, *, strides=1, padding: str = "same", dilation=1):
@@ -58,7 +58,14 @@ def depthwise_convolution(features, kernel, *, strides=1, padding: str = "same",
     known = all(isinstance(size, int) for size in features.shape[1:3])
     if known and under_xla() and on_cpu(features):
         return _sum_of_shifted(features, kernel, strides, padding, dilation)
-    return ops.depthwise_conv(features, kernel, strides=strides, padding=padding, dilation_rate=dilation)
+    return ops.depthwise_conv(
+        features,
+        kernel,
+        strides=strides,
+        padding=padding,
+        data_format="channels_last",
+        dilation_rate=dilation,
+    )
 
 
 def _shifts(size, taps, dilation):

@@ -42,7 +42,9 @@ def resize_bilinear(features, size_hw, *, align_corners=False):
     if backend != "tensorflow":
         size_hw = (int(size_hw[0]), int(size_hw[1]))
     if backend == "torch" and not align_corners:
-        return ops.image.resize(features, size_hw, interpolation="bilinear", antialias=False)
+        return ops.image.resize(
+            features, size_hw, interpolation="bilinear", antialias=False, data_format="channels_last"
+        )
     features = ops.cast(features, "float32")
     if backend == "jax":
         resized = _jax_function()(features, source_hw, size_hw, align_corners)

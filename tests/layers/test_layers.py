@@ -193,6 +193,30 @@ def test_unet_decoder_block_by_hand():
     np.testing.assert_allclose(found, [[15, 25], [35, 0]])
 
 
+@pytest.mark.parametrize("upsampling", ["transpose", "nearest"])
+def test_unet_decoder_block_takes_skips_of_odd_size(upsampling):
+    layer = layers.UNetDecoderBlock(2, upsampling=upsampling)
+    features, skip = np.ones((1, 3, 4, 2), np.float32), np.ones((1, 5, 7, 1), np.float32)
+    found = layer(features, skip)
+    assert tuple(found.shape) == (1, 5, 7, 2) == tuple(layer.compute_output_shape(features.shape, skip.shape))
+    with pytest.raises(ValueError, match=r"`skip` of \(7, 7\) pixels does not fit features of \(3, 4\)"):
+        layer(features, np.ones((1, 7, 7, 1), np.float32))
+
+
+def test_unet_encoder_block_by_hand():
+    layer = layers.UNetEncoderBlock(1)
+    layer.build((None, None, None, 1))
+    for block, tap in ((layer.convolutions.first, 2), (layer.convolutions.second, -1)):
+        kernel = np.zeros(block.kernel.shape)
+        kernel[1, 1] = tap
+        block.kernel.assign(kernel)
+    layer.convolutions.second.bias.assign([20])
+    image = np.array([[1, 4, 2], [3, -9, 0], [7, 5, -6]], np.float32).reshape(1, 3, 3, 1)
+    # Maxima 4, 2, 7, -6 of windows that end with the image; 20 - relu(2 x).
+    np.testing.assert_allclose(_numpy(layer(image))[0, :, :, 0], [[12, 16], [6, 20]])
+    assert layer.compute_output_shape((1, 3, 3, 1)) == (1, 2, 2, 1)
+
+
 def test_unet_decoder_block_traces_with_unknown_size():
     inputs, skip = keras.Input((None, None, 4)), keras.Input((None, None, 3))
     model = keras.Model([inputs, skip], layers.UNetDecoderBlock(5, upsampling="transpose")(inputs, skip))
@@ -435,6 +459,7 @@ CASES = {
         [(1, 2, 2, 3), (1, 4, 4, 2)],
     ),
     "UNetDoubleConvolution": ({"filters": 6, "normalization": "batch"}, [(1, 2, 2, 3)]),
+    "UNetEncoderBlock": ({"filters": 6, "normalization": "batch"}, [(1, 4, 5, 3)]),
 }
 
 
@@ -484,6 +509,24 @@ def test_config_round_trip_keeps_every_argument(name):
 
 def _flat(outputs):
     return outputs if isinstance(outputs, list) else [outputs]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name] and CASES[name][1]])
+def test_images_are_channels_last_whatever_keras_is_set_to(name):
+    arguments, shapes = CASES[name]
+    inputs = _random_inputs(shapes)
+    layer = getattr(layers, name)(**arguments)
+    expected = layer(*inputs)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        other = getattr(layers, name)(**arguments)
+        other(*inputs)
+        other.set_weights(layer.get_weights())
+        found = other(*inputs)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    for mine, wanted in zip(_flat(found), _flat(expected), strict=True):
+        np.testing.assert_allclose(_numpy(mine), _numpy(wanted), rtol=1e-5, atol=1e-5)
 
 
 def test_convolution_block_dilation_comes_back():
