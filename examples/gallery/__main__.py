@@ -16,7 +16,7 @@ def main(words=None):
     parser = argparse.ArgumentParser(prog="python -m examples.gallery", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/pictures/gallery"), help="folder for the pictures")
     parser.add_argument("--page", type=Path, help="file of the page; by default gallery.md, two folders above --out")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="draw these alone, and leave the page")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="draw these alone")
     arguments = parser.parse_args(words)
     known = pictures()
     for name in arguments.only or ():
@@ -30,10 +30,10 @@ def main(words=None):
         (arguments.out / f"{name}.png").write_bytes(png)
         total += len(png)
         print(f"{name:32} {len(png) / 1e3:5.0f} kB {time.perf_counter() - began:5.1f} s", flush=True)
-    if not arguments.only:
-        file = arguments.page or arguments.out.parents[1] / "gallery.md"
+    file = arguments.page or arguments.out.parents[1] / "gallery.md"
+    if not arguments.only or file.exists():  # captions may have changed with the picture
         file.write_text(page(known.values(), arguments.out.resolve().relative_to(file.resolve().parent).as_posix()))
-        print(f"{file}: {len(known)} pictures, {total / 1e6:.2f} MB, {time.perf_counter() - start:.0f} s")
+        print(f"{file}: {len(known)} pictures, drawn {total / 1e6:.2f} MB, {time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

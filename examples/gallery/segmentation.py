@@ -16,6 +16,7 @@ from kerasvision.layers import (
     FCNSkip,
     UNetDecoderBlock,
     UNetDoubleConvolution,
+    UNetEncoderBlock,
 )
 from kerasvision.losses import CrossEntropyLoss
 from kerasvision.ops.interpolation import resize_bilinear
@@ -184,14 +185,15 @@ def deeplab_decoder():
     return figure
 
 
-@picture("Segmentation blocks", "layers.UNetDecoderBlock", "layers.UNetDoubleConvolution")
+@picture("Segmentation blocks", "layers.UNetDecoderBlock", "layers.UNetDoubleConvolution", "layers.UNetEncoderBlock")
 def unet_blocks():
-    """U-Net: a step up, and the double convolution.
+    """U-Net: steps up and down, and the double convolution.
 
     Above: steps up from stride 8 to 4, trained for seconds on parts of eight scenes and tried on a ninth. The coarse
     features know the main class of their cells, the skip is the image's colours. Without it edges stay rough; with it
-    both ways of enlarging, repeated pixels and a transposed convolution, find them. Below: one lit pixel and what it
-    reaches through a double convolution, 5 x 5 pixels, and through steps up, 6 x 6 of the doubled map.
+    both ways of enlarging, repeated pixels and a transposed convolution, find them. Below: what one lit pixel in the
+    middle of a 9 x 9 map reaches through a double convolution, through a step down, whose map is half as large, and
+    through steps up, whose maps are twice as large.
     """
     labels = _lesson(2, 4, 8)[1][0]
     figure, axes = d.panels(2, 4, height=4.1)
@@ -210,8 +212,8 @@ def unet_blocks():
     lit = np.zeros((1, 9, 9, 8), np.float32)
     lit[0, 4, 4] = np.random.default_rng(0).uniform(0.5, 1, 8)
     blocks = (
-        ("one pixel", lambda maps: maps),
         ("UNetDoubleConvolution", UNetDoubleConvolution(8)),
+        ("UNetEncoderBlock", UNetEncoderBlock(8)),
         ('UNetDecoderBlock("nearest")', UNetDecoderBlock(8)),
         ('UNetDecoderBlock("transpose")', UNetDecoderBlock(8, upsampling="transpose")),
     )
