@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasvision.metrics.class_ids import check_none_counted
 from kerasvision.metrics.segmentation import pixels_of
 from kerasvision.ops.rows import count_ids
 
@@ -91,8 +92,9 @@ class BoundaryF1(keras.metrics.Metric):
     """Mean boundary F1 of integer masks and logits; see `boundary_f1` for its definition.
 
     An image's figure is the mean over the classes that have a boundary in its truth or its predictions, the result the
-    mean over the images that have such a class; NaN if there is none. A mask value that is neither a class nor
-    `ignore_class` makes it NaN, as in `SegmentationMetrics`; `out_of_range` counts them.
+    mean over the images that have such a class; NaN if there is none. Mask values that are neither a class nor
+    `ignore_class` are errors, and logits that hold NaN make it NaN, both as in `SegmentationMetrics`; `out_of_range`
+    and `undefined` count them.
 
     Runs in the graph, so that it can be compiled. Work grows with the square of the tolerance in pixels, not with the
     number of classes: about 170 comparisons of whole masks for 512 x 512 pixels.
@@ -122,6 +124,7 @@ class BoundaryF1(keras.metrics.Metric):
             shape=(num_classes,), initializer="zeros", dtype="int32", name="class_images"
         )
         self.out_of_range = self.add_variable(shape=(), initializer="zeros", dtype="int32", name="out_of_range")
+        self.undefined = self.add_variable(shape=(), initializer="zeros", dtype="int32", name="undefined")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Add a batch of masks (B, H, W) and logits (B, H, W, C); pixels of sample weight 0 are ignored.
@@ -132,14 +135,16 @@ class BoundaryF1(keras.metrics.Metric):
             sample_weight: (B, H, W), or with fewer axes: (B,) weighs whole images.
 
         Raises:
-            ValueError: `y_pred` is not (B, H, W, C) with C of `num_classes`.
+            ValueError: `y_pred` is not (B, H, W, C) with C of `num_classes`, or, outside of graphs, a pixel that
+                counts is of no class. Nothing of the batch is counted then.
         """
         if len(y_pred.shape) != 4:
             raise ValueError(f"`y_pred` has shape {tuple(y_pred.shape)}, expected (B, H, W, {self.num_classes})")
-        truth, predictions, counted, wrong = pixels_of(
+        truth, predictions, counted, wrong, undefined = pixels_of(
             y_true, y_pred, sample_weight, num_classes=self.num_classes, ignore_class=self.ignore_class
         )
         self.out_of_range.assign(self.out_of_range + wrong)
+        self.undefined.assign(self.undefined + undefined)
         shape = ops.shape(y_pred)[:-1]
         masks = [ops.reshape(part, shape) for part in (truth, predictions, counted)]  # (B, H, W)
         figures, occurs = _figures()(*masks, self.num_classes, self.tolerance)  # (B, C), (B, C)
@@ -150,17 +155,28 @@ class BoundaryF1(keras.metrics.Metric):
         self.class_images.assign(self.class_images + ops.cast(ops.sum(occurs, axis=0), "int32"))
 
     def result(self):
-        """Return the mean over the images, a float32 scalar."""
-        images, out_of_range = ops.convert_to_tensor(self.images), ops.convert_to_tensor(self.out_of_range)
-        undefined = ops.logical_or(images == 0, out_of_range > 0)
+        """Return the mean over the images, a float32 scalar.
+
+        Raises:
+            ValueError: A graph counted class ids out of range, and this is called outside of it.
+        """
+        check_none_counted(self)
+        images = ops.convert_to_tensor(self.images)
+        wrong = ops.convert_to_tensor(self.out_of_range + self.undefined) > 0
+        undefined = ops.logical_or(images == 0, wrong)
         mean = self.total / ops.cast(ops.maximum(images, 1), "float32")
         return ops.where(undefined, float("nan"), mean)
 
     def per_class(self):
-        """Return each class's mean over the images in which it has a boundary: (C,) numpy array, NaN if in none."""
+        """Return each class's mean over the images in which it has a boundary: (C,) numpy array, NaN if in none.
+
+        Raises:
+            ValueError: A graph counted class ids out of range.
+        """
+        check_none_counted(self)
         totals, images = (ops.convert_to_numpy(part) for part in (self.class_totals, self.class_images))
         figures = np.full(self.num_classes, np.nan)
-        if int(ops.convert_to_numpy(self.out_of_range)):
+        if int(ops.convert_to_numpy(self.undefined)):
             return figures
         return np.divide(totals, images, out=figures, where=images > 0)
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasvision.metrics.class_ids import check_ids, check_none_counted
 from kerasvision.ops.rows import count_ids
 
 _FIGURES = ("mIoU", "pixel_accuracy", "dice", "mean_accuracy", "frequency_weighted_IoU")
@@ -116,16 +117,21 @@ def pixels_of(y_true, y_pred, sample_weight, *, num_classes, ignore_class):
 
     Returns:
         True and predicted classes (N,) int32; whether a pixel counts (N,) bool; the number of pixels, int32, that
-        would count but are neither a class nor ignored.
+        would count but are neither a class nor ignored; the number of those that would count but have a NaN among
+        their predictions, of which no class is the greatest.
 
     Raises:
-        ValueError: `y_pred` has another number of channels than `num_classes`.
+        ValueError: `y_pred` has another number of channels than `num_classes`, or, outside of graphs, a pixel that
+            counts is of no class.
     """
     if y_pred.shape[-1] != num_classes:
         raise ValueError(
             f"`y_pred` has {y_pred.shape[-1]} channels, but `num_classes` is {num_classes}; make them equal"
         )
-    truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+    truth = ops.convert_to_tensor(y_true)
+    if "float" in keras.backend.standardize_dtype(truth.dtype):
+        truth = ops.where(ops.isnan(truth), ops.cast(-1e9, truth.dtype), truth)  # an integer of NaN may be any class
+    truth = ops.reshape(ops.cast(truth, "int32"), (-1,))
     predictions = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
     counted = ops.ones_like(truth, dtype="bool") if ignore_class is None else truth != ignore_class
     if sample_weight is not None:
@@ -134,9 +140,14 @@ def pixels_of(y_true, y_pred, sample_weight, *, num_classes, ignore_class):
             weights = ops.expand_dims(weights, -1)  # (B,) to (B, 1, 1): one weight an image, not a column
         weights = ops.reshape(ops.broadcast_to(weights, ops.shape(y_true)), (-1,))
         counted = ops.logical_and(counted, weights != 0)
+    check_ids(truth, counted, num_classes, ignore_class)
     valid = ops.logical_and(truth >= 0, truth < num_classes)
-    wrong = ops.sum(ops.cast(ops.logical_and(counted, ops.logical_not(valid)), "int32"))
-    return truth, predictions, ops.logical_and(counted, valid), ops.cast(wrong, "int32")
+    wrong = ops.logical_and(counted, ops.logical_not(valid))
+    counted = ops.logical_and(counted, valid)
+    defined = ops.reshape(ops.all(ops.equal(y_pred, y_pred), axis=-1), (-1,))  # False where a NaN is among them
+    undefined = ops.logical_and(counted, ops.logical_not(defined))
+    wrong, undefined = (ops.cast(ops.sum(ops.cast(part, "int32")), "int32") for part in (wrong, undefined))
+    return truth, predictions, ops.logical_and(counted, defined), wrong, undefined
 
 
 @keras.saving.register_keras_serializable("kerasvision")
@@ -149,9 +160,14 @@ class SegmentationMetrics(keras.metrics.Metric):
         all_statistics: Also report `mean_accuracy` and `frequency_weighted_IoU`; see `figures_of`.
         name: The metric's name.
 
-    `result()` is a dict of `mIoU`, `pixel_accuracy` and `dice`, NaN if no pixel was counted. A mask value that is
-    neither a class nor `ignore_class` makes all of them NaN: a graph cannot raise, and leaving such pixels out would
-    hide a wrong mapping of class ids. `out_of_range` counts them.
+    `result()` is a dict of `mIoU`, `pixel_accuracy` and `dice`, NaN if no pixel was counted.
+
+    A mask value that is neither a class nor `ignore_class` is an error, at once where values are known. A graph cannot
+    raise: there `out_of_range` counts such pixels, `result()` is NaN, and outside of the graph `result()` and
+    `confusion()` raise. `Segmenter.evaluate` raises at its end.
+
+    Logits of which one is NaN are no prediction: `undefined` counts such pixels, and all figures are NaN, as is the
+    loss of a model that gave them; `confusion()` holds the other pixels.
     """
 
     def __init__(
@@ -165,6 +181,7 @@ class SegmentationMetrics(keras.metrics.Metric):
         self.low = self.add_variable(shape=shape, initializer="zeros", dtype="int32", name="low")
         self.high = self.add_variable(shape=shape, initializer="zeros", dtype="int32", name="high")
         self.out_of_range = self.add_variable(shape=(), initializer="zeros", dtype="int32", name="out_of_range")
+        self.undefined = self.add_variable(shape=(), initializer="zeros", dtype="int32", name="undefined")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Count a batch of masks (B, H, W) and logits (B, H, W, C); pixels of sample weight 0 do not count.
@@ -175,13 +192,15 @@ class SegmentationMetrics(keras.metrics.Metric):
             sample_weight: (B, H, W), or with fewer axes: (B,) weighs whole images.
 
         Raises:
-            ValueError: `y_pred` has another number of channels than `num_classes`.
+            ValueError: `y_pred` has another number of channels than `num_classes`, or, outside of graphs, a pixel
+                that counts is of no class. Nothing of the batch is counted then.
         """
         classes = self.num_classes
-        truth, predictions, counted, wrong = pixels_of(
+        truth, predictions, counted, wrong, undefined = pixels_of(
             y_true, y_pred, sample_weight, num_classes=classes, ignore_class=self.ignore_class
         )
         self.out_of_range.assign(self.out_of_range + wrong)
+        self.undefined.assign(self.undefined + undefined)
         # Pixels that do not count go to one cell behind the matrix.
         cells = ops.where(counted, truth * classes + predictions, classes * classes)
         low = self.low + count_ids(cells, classes * classes + 1)[:-1]
@@ -189,18 +208,29 @@ class SegmentationMetrics(keras.metrics.Metric):
         self.high.assign(self.high + low // _CARRY)
 
     def confusion(self):
-        """Return the confusion matrix so far: int64 numpy array (C, C), rows true, columns predicted."""
+        """Return the confusion matrix so far: int64 numpy array (C, C), rows true, columns predicted.
+
+        Raises:
+            ValueError: A graph counted class ids out of range.
+        """
+        check_none_counted(self)
         low, high = (np.asarray(ops.convert_to_numpy(part), np.int64) for part in (self.low, self.high))
         return (low + high * _CARRY).reshape(self.num_classes, self.num_classes)
 
     def result(self):
-        """Return the dict of figures."""
+        """Return the dict of figures.
+
+        Raises:
+            ValueError: A graph counted class ids out of range, and this is called outside of it.
+        """
+        check_none_counted(self)
         counts = ops.cast(self.high, "float32") * _CARRY + ops.cast(self.low, "float32")
         confusion = ops.reshape(counts, (self.num_classes, self.num_classes))  # (C, C)
         right, true = ops.diagonal(confusion), ops.sum(confusion, axis=1)
         sizes = ops.sum(confusion, axis=0) + true
         total = ops.maximum(ops.sum(true), 1)
-        undefined = ops.logical_or(ops.convert_to_tensor(self.out_of_range) > 0, ops.sum(sizes) == 0)
+        wrong = ops.convert_to_tensor(self.out_of_range + self.undefined) > 0
+        undefined = ops.logical_or(wrong, ops.sum(sizes) == 0)
         invalid = ops.where(undefined, float("nan"), 0.0)
 
         def mean(numerator, denominator):

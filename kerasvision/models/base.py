@@ -11,6 +11,7 @@ from kerasvision.layers.normalization import IMAGENET_MEAN, IMAGENET_STD, ImageN
 from kerasvision.layers.trainability import restore_trainable, trainable_config
 from kerasvision.losses import DiceLoss
 from kerasvision.metrics import CocoAP, SegmentationMetrics
+from kerasvision.metrics.class_ids import count_message, errors_deferred
 from kerasvision.models import targets as checks
 from kerasvision.models.batches import batches_of, images_a_step, steps_of
 from kerasvision.models.compiled_loss import reads_class_ids, segmentation_loss
@@ -580,15 +581,33 @@ class Segmenter(VisionModel):
         super().compile(optimizer=optimizer, loss=segmentation_loss(loss), metrics=metrics, **kwargs)
 
     def evaluate(self, x=None, y=None, batch_size=None, verbose: str | int = "auto", **kwargs):
-        """Return losses and metrics: `keras.Model.evaluate`, with the default metrics if the model is not compiled."""
+        """Return losses and metrics: `keras.Model.evaluate`, with the default metrics if the model is not compiled.
+
+        Raises:
+            ValueError: Masks hold class ids that are neither a class nor ignored.
+        """
         if not self.compiled:
             self.compile()
-        return super().evaluate(x, y, batch_size=batch_size, verbose=verbose, **kwargs)
+        if y is not None:
+            y = self.checked_targets(y)
+        results = super().evaluate(x, y, batch_size=batch_size, verbose=verbose, **kwargs)
+        for metric in keras.tree.flatten([getattr(part, "metrics", part) for part in self.metrics]):
+            count = int(ops.convert_to_numpy(getattr(metric, "out_of_range", 0)))
+            if count:
+                raise ValueError(count_message(metric.name, count, metric.num_classes))
+        return results
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Update the metrics; class ids out of range, of which `fit` and `evaluate` tell, are no error in a step."""
+        with errors_deferred():
+            return super().compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def get_metrics_result(self):
         """Return all metrics by name, those of `SegmentationMetrics` each on its own."""
         results = {}
-        for name, value in super().get_metrics_result().items():
+        with errors_deferred():
+            found = super().get_metrics_result()
+        for name, value in found.items():
             results.update(value if isinstance(value, dict) else {name: value})
         return results
 

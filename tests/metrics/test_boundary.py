@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from kerasvision.metrics import BoundaryF1, boundary_f1
+from kerasvision.metrics.class_ids import errors_deferred
 
 
 def _logits(classes, num_classes):
@@ -172,15 +173,30 @@ def test_metric_takes_channels_weights_and_half_precision():
 
 
 @pytest.mark.parametrize("wrong", [2, -1, 254])
-def test_class_out_of_range_is_nan_in_the_graph_and_an_error_on_the_host(wrong):
+def test_class_out_of_range_is_an_error_and_nan_where_that_is_deferred(wrong):
     truth = _halves(20)
     truth[0, :2] = wrong
     metric = BoundaryF1(2)
-    assert np.isnan(_update(metric, truth[None], _halves(20)[None]))
-    assert int(metric.out_of_range) == 2 and np.isnan(metric.per_class()).all()
-    assert np.isnan(_update(metric, _halves(20)[None], _halves(20)[None]))  # it stays so
+    with pytest.raises(ValueError, match=rf"`y_true` holds the class ids {wrong} \(2 pixels\)"):
+        _update(metric, truth[None], _halves(20)[None])
+    with errors_deferred():
+        assert np.isnan(_update(metric, truth[None], _halves(20)[None]))
+        assert int(metric.out_of_range) == 2
+        assert np.isnan(_update(metric, _halves(20)[None], _halves(20)[None]))  # it stays so
+    for method in (metric.result, metric.per_class):
+        with pytest.raises(ValueError, match="`boundary_F1` counted 2 pixels whose class ids are neither one of the 2"):
+            method()
     with pytest.raises(ValueError, match=r"`truth` holds class ids from -?\d to \d+, expected 0 to 1 or 255"):
         boundary_f1(truth, _halves(20), 2)
+
+
+def test_nan_logits_make_it_nan():
+    logits = _logits(_halves(20)[None], 2)
+    logits[0, 0, 0, 1] = np.nan
+    metric = BoundaryF1(2)
+    metric.update_state(_halves(20)[None], logits)
+    assert np.isnan(float(metric.result())) and np.isnan(metric.per_class()).all()
+    assert int(metric.undefined) == 1
 
 
 def test_wrong_arguments_are_named():

@@ -14,6 +14,7 @@ from kerasvision.metrics import (
     per_class_iou,
 )
 from kerasvision.metrics import segmentation as segmentation_module
+from kerasvision.metrics.class_ids import errors_deferred
 
 TRUTH = np.array([[0, 0, 0, 1], [1, 1, 2, 255]])
 PREDICTED = np.array([[0, 0, 1, 1], [1, 2, 2, 0]])
@@ -165,15 +166,81 @@ def test_metric_takes_masks_with_a_channel_and_as_floats():
 
 
 @pytest.mark.parametrize("wrong", [3, -1, 254])
-def test_metric_with_a_class_out_of_range_is_nan_and_counts_it(wrong):
+def test_metric_refuses_a_class_out_of_range_and_counts_nothing_of_the_batch(wrong):
     truth = TRUTH.copy()
     truth[0, :2] = wrong
     metric = SegmentationMetrics(3)
-    assert all(np.isnan(value) for value in _update(metric, truth, PREDICTED).values())
-    assert int(metric.out_of_range) == 2
-    assert metric.confusion().sum() == 5  # the others, none of them in a wrong cell
-    # It stays so: later good batches must not hide it.
-    assert np.isnan(_update(metric, TRUTH, PREDICTED)["mIoU"])
+    said = rf"`y_true` holds the class ids {wrong} \(2 pixels\), 2 pixels in all, expected 0 to 2 \(255 for .*map the"
+    with pytest.raises(ValueError, match=said):
+        metric.update_state(truth, _logits(PREDICTED, 3))
+    assert int(metric.out_of_range) == 0 and metric.confusion().sum() == 0
+
+
+def test_metric_names_some_of_many_ids_out_of_range():
+    with pytest.raises(ValueError, match=r"ids 3 \(1 pixels\), .*, 7 \(1 pixels\) \.\.\., 6 pixels in all"):
+        SegmentationMetrics(3).update_state(np.arange(2, 9)[None], np.zeros((1, 7, 3), np.float32))
+
+
+@pytest.mark.parametrize("wrong", [3, -1, 254])
+def test_metric_whose_errors_are_deferred_is_nan_and_raises_later(wrong):
+    truth = TRUTH.copy()
+    truth[0, :2] = wrong
+    metric = SegmentationMetrics(3)
+    with errors_deferred():
+        assert all(np.isnan(value) for value in _update(metric, truth, PREDICTED).values())
+        assert int(metric.out_of_range) == 2
+        assert metric.confusion().sum() == 5  # the others, none of them in a wrong cell
+        # It stays so: later good batches must not hide it.
+        assert np.isnan(_update(metric, TRUTH, PREDICTED)["mIoU"])
+    for method in (metric.result, metric.confusion):
+        with pytest.raises(ValueError, match="`segmentation` counted 2 pixels whose class ids are neither one"):
+            method()
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch runs eagerly")
+def test_metric_in_a_graph_is_nan_for_a_class_out_of_range_and_raises_outside_of_it():
+    truth, metric = np.where(TRUTH == 0, 7, TRUTH), SegmentationMetrics(3)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def step(variables, truth, logits):
+            variables = metric.stateless_update_state(variables, truth, logits)
+            return variables, metric.stateless_result(variables)
+
+        variables, found = jax.jit(step)([v.value for v in metric.variables], truth, _logits(PREDICTED, 3))
+        for variable, value in zip(metric.variables, variables, strict=True):
+            variable.assign(value)
+    else:
+        import tensorflow as tf
+
+        @tf.function
+        def step(truth, logits):
+            metric.update_state(truth, logits)
+            return metric.result()
+
+        found = step(tf.constant(truth), tf.constant(_logits(PREDICTED, 3)))
+    assert all(np.isnan(float(value)) for value in found.values())
+    with pytest.raises(ValueError, match="counted 3 pixels whose class ids"):
+        metric.result()
+
+
+def test_metric_takes_nan_in_a_mask_for_no_class():
+    with pytest.raises(ValueError, match=r"`y_true` holds the class ids -\d+ \(1 pixels\)"):
+        SegmentationMetrics(3).update_state(np.array([[0, np.nan]], np.float32), np.zeros((1, 2, 3), np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_metric_of_nan_logits_is_nan_and_counts_them_as_nothing(dtype):
+    # The greatest of NaNs has index 0 or whatever: class 0 must not be right by that.
+    logits = np.where(np.arange(8).reshape(2, 4)[..., None] == 0, np.nan, _logits(PREDICTED, 3)).astype(np.float32)
+    logits[1, 3] = np.nan  # of an ignored pixel
+    metric = SegmentationMetrics(3)
+    metric.update_state(TRUTH, ops.cast(logits, dtype))
+    assert all(np.isnan(float(value)) for value in metric.result().values())
+    assert int(metric.undefined) == 1
+    np.testing.assert_array_equal(metric.confusion(), CONFUSION - [[1, 0, 0], [0, 0, 0], [0, 0, 0]])
+    metric.reset_state()
+    assert _update(metric, TRUTH, PREDICTED) == pytest.approx(figures_of(CONFUSION), rel=1e-6)
 
 
 def test_metric_with_another_ignored_class():
@@ -181,7 +248,8 @@ def test_metric_with_another_ignored_class():
     _update(metric, np.array([0, 1, 2]), np.array([1, 1, 1]))
     np.testing.assert_array_equal(metric.confusion(), [[0, 0, 0], [0, 1, 0], [0, 1, 0]])
     metric = SegmentationMetrics(3, ignore_class=None)
-    assert np.isnan(_update(metric, np.array([0, 255]), np.array([1, 1]))["mIoU"])
+    with pytest.raises(ValueError, match=r"ids 255 \(1 pixels\).*no id is ignored"):
+        _update(metric, np.array([0, 255]), np.array([1, 1]))
 
 
 def test_metric_of_only_ignored_pixels_is_nan_as_figures_of_has_it():

@@ -182,9 +182,23 @@ def test_mask_id_out_of_range_is_refused_where_it_can_be_seen(segmenter, images)
     masks[:, :2], masks[0, 5, :7], masks[1, 6, :3] = 255, 9, -1
     said = r"`masks` holds the class ids -1, 9 in 10 pixels, but the model has 3 classes, 0 to 2, and 255 is ignored"
     segmenter.compile()
-    for method in (segmenter.compute_losses, segmenter.fit, segmenter.train_on_batch, segmenter.test_on_batch):
+    for method in (
+        *(segmenter.compute_losses, segmenter.fit, segmenter.evaluate, segmenter.train_on_batch),
+        segmenter.test_on_batch,
+    ):
         with pytest.raises(ValueError, match=said):
             method(images, masks)
+
+
+def test_mask_id_out_of_range_in_a_step_of_evaluate_is_an_error_at_its_end(segmenter, images, listed):
+    masks = np.zeros((4, 64, 96), np.int32)
+    masks[0, 5, :7] = 9
+    segmenter.compile()
+    said = r"`segmentation` counted 7 pixels whose class ids are neither one of the 3 classes, 0 to 2, nor ignored; map"
+    with pytest.raises(ValueError, match=said):
+        segmenter.evaluate(listed((images, masks)), verbose=0)
+    masks[0, 5, :7] = 2
+    assert np.isfinite(segmenter.evaluate(listed((images, masks)), verbose=0)).all()
 
 
 @pytest.mark.parametrize("own_loss", [False, True])

@@ -1,0 +1,81 @@
+"""Class ids that are none: errors where values are known, counted for later where they are not."""
+
+import contextlib
+import contextvars
+
+import keras
+import numpy as np
+from keras import ops
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+_REMEDY = "map the data set's ids to 0 to {top}, or to the ignored one"
+_deferred = contextvars.ContextVar("deferred", default=False)
+
+
+@contextlib.contextmanager
+def errors_deferred():
+    """Let metrics give NaN for class ids out of range, as in a graph, instead of raising.
+
+    For a training loop that says by itself what is wrong, with more than a metric knows.
+    """
+    token = _deferred.set(True)
+    try:
+        yield
+    finally:
+        _deferred.reset(token)
+
+
+def check_ids(truth, counted, num_classes, ignore_class):
+    """Check class ids, if their values are known and errors are not deferred.
+
+    Args:
+        truth: (N,) int32 class ids.
+        counted: (N,) bool, False for pixels whose ids may be anything.
+        num_classes: C.
+        ignore_class: Named in the message.
+
+    Raises:
+        ValueError: An id that counts is not in [0, C).
+    """
+    if _deferred.get():
+        return
+    wrong = ops.logical_and(counted, ops.logical_or(truth < 0, truth >= num_classes))
+    if not _value(ops.any(wrong)):  # one number leaves the device, unless there is something to tell
+        return
+    ids = ops.convert_to_numpy(truth)[ops.convert_to_numpy(wrong)]
+    found, counts = np.unique(ids, return_counts=True)
+    listed = ", ".join(f"{value} ({count} pixels)" for value, count in zip(found[:5], counts[:5], strict=True))
+    ignored = "no id is ignored" if ignore_class is None else f"{ignore_class} for ignored pixels"
+    raise ValueError(
+        f"`y_true` holds the class ids {listed}{' ...' if len(found) > 5 else ''}, {len(ids)} pixels in all, expected "
+        f"0 to {num_classes - 1} ({ignored}); {_REMEDY.format(top=num_classes - 1)}"
+    )
+
+
+def check_none_counted(metric):
+    """Check that a metric counted no class ids out of range, if that is known and errors are not deferred.
+
+    Raises:
+        ValueError: It did.
+    """
+    count = 0 if _deferred.get() else _value(metric.out_of_range)
+    if count:
+        raise ValueError(count_message(metric.name, count, metric.num_classes))
+
+
+def count_message(name, count, num_classes):
+    """Return what to tell about a number of pixels whose class ids are none."""
+    return (
+        f"`{name}` counted {int(count)} pixels whose class ids are neither one of the {num_classes} classes, 0 to "
+        f"{num_classes - 1}, nor ignored; {_REMEDY.format(top=num_classes - 1)}"
+    )
+
+
+def _value(scalar):
+    """Return a scalar's value as a number, ``None`` in a graph, where there is none yet."""
+    if keras.backend.backend() == "torch" and in_stateless_scope():
+        return None  # Keras traces PyTorch with tensors that have no values, or any
+    try:
+        return ops.convert_to_numpy(scalar).item()
+    except (TypeError, NotImplementedError, AttributeError):  # JAX's tracers; TensorFlow's symbolic tensors
+        return None
