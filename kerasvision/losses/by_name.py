@@ -9,6 +9,7 @@ from kerasvision.losses.focal import SigmoidFocalLoss, SoftmaxFocalLoss
 from kerasvision.losses.focal_quality import DistributionFocalLoss, QualityFocalLoss, VarifocalLoss
 from kerasvision.losses.lovasz import LovaszHingeLoss, LovaszSoftmaxLoss
 from kerasvision.losses.region import DiceLoss, FocalTverskyLoss, JaccardLoss, TverskyLoss
+from kerasvision.losses.set_loss import SetLoss
 from kerasvision.naming import close_matches
 
 # Each under the name that it has in logs by default.
@@ -30,6 +31,7 @@ BY_NAME: dict[str, type[keras.losses.Loss]] = {
     "lovasz_softmax": LovaszSoftmaxLoss,
     "ohem_cross_entropy": OHEMCrossEntropyLoss,
     "quality_focal": QualityFocalLoss,
+    "set_loss": SetLoss,
     "smooth_l1": SmoothL1Loss,
     "softmax_focal": SoftmaxFocalLoss,
     "tversky": TverskyLoss,

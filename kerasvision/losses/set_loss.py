@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasvision.losses.inputs import WideLoss, check_choice, check_not_negative, one_hot
 from kerasvision.ops import boxes
 from kerasvision.ops.hungarian import SOLVERS, assign
 from kerasvision.ops.rows import take_rows
@@ -14,7 +15,7 @@ def matching_cost(labels, true_boxes, logits, predicted_boxes, *, class_cost=1.0
     """Return what pairing each prediction with each true box costs (Carion et al. 2020, equation 1).
 
     Args:
-        labels: (B, M) class indices; negative for padding, whose costs mean nothing.
+        labels: (B, M) class indices; negative for padding, whose costs mean nothing; NaN for those of C and above.
         true_boxes: (B, M, 4) `rel_cxcywh`.
         logits: (B, Q, C + 1), of which the last is "no object".
         predicted_boxes: (B, Q, 4) `rel_cxcywh`.
@@ -29,7 +30,10 @@ def matching_cost(labels, true_boxes, logits, predicted_boxes, *, class_cost=1.0
         ops.stop_gradient(ops.cast(values, "float32")) for values in (logits, true_boxes, predicted_boxes)
     )
     probabilities = ops.transpose(ops.softmax(logits), (0, 2, 1))  # (B, C + 1, Q)
-    of_class = take_rows(probabilities, ops.maximum(ops.cast(labels, "int32"), 0))  # (B, M, Q)
+    labels = ops.cast(labels, "int32")
+    last = ops.shape(probabilities)[1] - 2
+    of_class = take_rows(probabilities, ops.clip(labels, 0, last))  # (B, M, Q)
+    of_class = ops.where(ops.expand_dims(labels > last, -1), float("nan"), of_class)
     predictions = ops.expand_dims(predicted_boxes, 2)  # (B, Q, 1, 4)
     distance = ops.sum(ops.abs(predictions - ops.expand_dims(true_boxes, 1)), axis=-1)  # (B, Q, M)
     corners = boxes.convert(predicted_boxes, "cxcywh", "xyxy"), boxes.convert(true_boxes, "cxcywh", "xyxy")
@@ -55,7 +59,8 @@ def set_losses(labels, true_boxes, logits, predicted_boxes, *, no_object_weight=
         batch; ``"l1"``, sum of absolute differences, and ``"giou"``, sum of 1 - GIoU, both over the matched pairs and
         divided by the number of true boxes of the batch, at least 1. The sum over the B images is the batch's loss.
         Without any true box all queries learn "no object", and the other terms are 0. If there are more
-        true boxes than queries, those that get none are left out, but counted.
+        true boxes than queries, those that get none are left out, but counted. A label of C or above makes its
+        image's classification NaN, as in `cross_entropy`, so that a wrong class mapping shows.
 
     Reference: transformers/loss/loss_for_object_detection.py, `ImageLoss`.
     """
@@ -72,6 +77,8 @@ def _layer_losses(labels, true_boxes, logits, predicted_boxes, no_object_weight,
     """Return the terms (L, B) of logits (L, B, Q, C + 1), all layers at once."""
     layers, batch, queries, classes = ops.shape(logits)
     valid = labels >= 0  # (B, M)
+    usable = ops.logical_not(ops.any(labels > classes - 2, axis=-1))  # (B,)
+    labels = ops.minimum(labels, classes - 2)  # `usable` tells of what this changes
     box_count = ops.maximum(ops.sum(ops.cast(valid, "float32")), 1)
     # Padding may hold anything, even NaN, which would reach the slopes through a mask.
     true_boxes = ops.where(ops.expand_dims(valid, -1), true_boxes, 0.5)
@@ -88,7 +95,7 @@ def _layer_losses(labels, true_boxes, logits, predicted_boxes, no_object_weight,
     wanted = ops.sum(ops.where(pairs, ops.expand_dims(labels, -1), 0), axis=1)  # (L B, Q)
     wanted = ops.where(ops.any(pairs, axis=1), wanted, classes - 1)
     log_probabilities = ops.log_softmax(flat_logits)
-    picked = ops.sum(ops.where(_one_hot(wanted, classes), log_probabilities, 0.0), axis=-1)  # (L B, Q)
+    picked = ops.sum(ops.where(one_hot(wanted, classes, "bool"), log_probabilities, 0.0), axis=-1)  # (L B, Q)
     weights = ops.where(wanted == classes - 1, no_object_weight, 1.0)  # (L B, Q)
     entropy = ops.reshape(ops.sum(-weights * picked, axis=-1), (layers, batch))
     weight_sums = ops.sum(ops.reshape(weights, (layers, -1)), axis=1, keepdims=True)  # (L, 1)
@@ -103,18 +110,14 @@ def _layer_losses(labels, true_boxes, logits, predicted_boxes, no_object_weight,
 
     return {
         # All weights are 0 only if `no_object_weight` is, and no query is matched.
-        "classification": entropy / ops.where(weight_sums > 0, weight_sums, 1.0),
+        "classification": ops.where(usable, entropy / ops.where(weight_sums > 0, weight_sums, 1.0), float("nan")),
         "l1": mean_over_boxes(distance),
         "giou": mean_over_boxes(1 - overlap),
     }
 
 
-def _one_hot(indices, count):
-    return ops.expand_dims(indices, -1) == ops.arange(count, dtype="int32")
-
-
 @keras.saving.register_keras_serializable("kerasvision")
-class SetLoss(keras.losses.Loss):
+class SetLoss(WideLoss):
     """`set_losses`, weighted and summed over the terms and the decoder layers, as a Keras loss.
 
     Args:
@@ -129,12 +132,25 @@ class SetLoss(keras.losses.Loss):
         reduction: As in `keras.losses.Loss`. The mean over the batch is the reference's loss.
         name: The loss's name.
 
-    Call: `y_true`, a dict of ``"labels"`` (B, M) and ``"boxes"`` (B, M, 4), and `y_pred`, a dict of ``"logits"`` and
-    ``"boxes"``, with or without a leading axis of decoder layers, the auxiliary losses; all as in `set_losses`.
-    Sample weights (B,) weigh images. Computed in float32.
+    Call: either dicts, as in `set_losses`: `y_true` of ``"labels"`` (B, M) and ``"boxes"`` (B, M, 4), `y_pred` of
+    ``"logits"`` and ``"boxes"``; or packed tensors, since Keras gives the entries of dicts to a compiled loss one by
+    one: `y_true` (B, M, 1 + 4), label and box, and `y_pred` (B, Q, C + 1 + 4), logits and box. Predictions may have a
+    leading axis of decoder layers, the auxiliary losses, where they are dicts or the loss is called by itself; a
+    compiled model's outputs begin with the batch. Sample weights (B,) weigh images. Computed in float32, in which
+    labels are exact.
+
+    Example: a compiled model of 5 queries and 2 classes packs its outputs, and the data their targets; `compute_loss`
+    of a model of your own may call the loss with dicts.
+    >>> inputs = keras.Input((4,))
+    >>> logits = keras.layers.Reshape((5, 3))(keras.layers.Dense(15)(inputs))
+    >>> boxes = keras.layers.Reshape((5, 4))(keras.layers.Dense(20, activation="sigmoid")(inputs))
+    >>> model = keras.Model(inputs, keras.layers.Concatenate()([logits, boxes]))
+    >>> model.compile("sgd", loss=SetLoss())
+    >>> targets = np.float32([[[1, 0.5, 0.5, 0.2, 0.4], [-1, 0, 0, 0, 0]]])  # one box of class 1, and padding
+    >>> history = model.fit(np.ones((1, 4)), targets, verbose=0)
 
     Raises:
-        ValueError: A negative weight or cost, or an unknown solver.
+        ValueError: A negative weight or cost, or an unknown solver; when called, tensors that are not packed.
 
     Source: Carion et al. 2020, https://arxiv.org/abs/2005.12872, section 3.1 and appendix A.2.
     """
@@ -160,19 +176,13 @@ class SetLoss(keras.losses.Loss):
         self.costs = {"class_cost": class_cost, "l1_cost": l1_cost, "giou_cost": giou_cost}
         self.solver = solver
         arguments = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight, **self.costs}
-        for argument, value in {**arguments, "no_object_weight": no_object_weight}.items():
-            if not value >= 0:
-                raise ValueError(f"`{argument}` {value!r} must be a number of at least 0")
-        if solver not in SOLVERS:
-            raise ValueError(f"`solver` {solver!r} is unknown; use one of {', '.join(map(repr, SOLVERS))}")
+        check_not_negative(**arguments, no_object_weight=no_object_weight)
+        check_choice("solver", solver, SOLVERS)
 
     def call(self, y_true, y_pred):
         """Return (B,) losses of images, whose mean is the batch's loss."""
         terms = set_losses(
-            y_true["labels"],
-            y_true["boxes"],
-            y_pred["logits"],
-            y_pred["boxes"],
+            *_unpacked(y_true, y_pred),
             no_object_weight=self.no_object_weight,
             solver=self.solver,
             **self.costs,
@@ -193,3 +203,19 @@ class SetLoss(keras.losses.Loss):
             **self.costs,
             "solver": self.solver,
         }
+
+
+def _unpacked(y_true, y_pred):
+    """Return labels, true boxes, logits and predicted boxes of dicts or packed tensors."""
+    if isinstance(y_true, dict) and isinstance(y_pred, dict):
+        return y_true["labels"], y_true["boxes"], y_pred["logits"], y_pred["boxes"]
+    shapes = [tuple(getattr(part, "shape", ())) for part in (y_true, y_pred)]
+    true, predicted = shapes
+    # Two classes at least, of which one is "no object".
+    if len(true) != 3 or true[-1] != 5 or len(predicted) not in (3, 4) or (predicted[-1] or 6) < 6:
+        raise ValueError(
+            f"`y_true` has shape {true} and `y_pred` {predicted}, but must be dicts or packed tensors (B, M, 1 + 4), "
+            "label and box, and (B, Q, C + 1 + 4), logits and box; Keras gives a compiled loss the entries of dicts "
+            "one by one, so concatenate them, or call the loss in `compute_loss`"
+        )
+    return y_true[..., 0], y_true[..., 1:], y_pred[..., :-4], y_pred[..., -4:]

@@ -114,32 +114,92 @@ def test_set_losses_in_compiled_code_of_unknown_sizes():
         np.testing.assert_allclose(values, expected[name], rtol=1e-5)
 
 
-def test_set_loss_config_round_trip():
-    options = {
-        "class_weight": 1.5,
-        "l1_weight": 4.0,
-        "giou_weight": 3.0,
-        "no_object_weight": 0.2,
-        "class_cost": 2.0,
-        "l1_cost": 6.0,
-        "giou_cost": 7.0,
-        "solver": "graph",
-        "reduction": "sum",
-        "name": "mine",
-    }
-    config = keras.losses.serialize(SetLoss(**options))
-    found = keras.losses.deserialize(config).get_config()
-    assert {name: found[name] for name in options} == options
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"l1_cost": -1}, r"`l1_cost` -1 must be a number of at least 0"),
-        ({"no_object_weight": math.nan}, r"`no_object_weight` nan must be"),
-        ({"solver": "greedy"}, r"`solver` 'greedy' is unknown; use one of 'auto'"),
+        ({"l1_cost": -1}, r"`l1_cost` is -1, but must be a number of at least 0"),
+        ({"no_object_weight": math.nan}, r"`no_object_weight` is nan, but must be"),
+        ({"solver": "greedy"}, r"`solver` is 'greedy', but must be one of 'auto'"),
     ],
 )
 def test_set_loss_of_wrong_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         SetLoss(**options)
+
+
+def _packed(labels, boxes):
+    return np.concatenate([labels[..., None].astype(np.float32), boxes], axis=-1)
+
+
+def test_set_loss_of_packed_tensors_is_that_of_dicts():
+    truth, predicted = {"labels": np.array([[0]]), "boxes": TRUTH}, {"logits": LOGITS, "boxes": PREDICTED}
+    packed = np.concatenate([LOGITS, PREDICTED], axis=-1)
+    expected = ops.convert_to_numpy(SetLoss()(truth, predicted))
+    found = SetLoss()(_packed(truth["labels"], TRUTH), packed)
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), expected)
+    layers = SetLoss()(_packed(truth["labels"], TRUTH), np.stack([packed, packed]))
+    np.testing.assert_allclose(ops.convert_to_numpy(layers), 2 * expected, rtol=1e-6)
+
+
+def _outputs():
+    inputs = keras.Input((3,))
+    logits = keras.layers.Reshape((4, 3))(keras.layers.Dense(12)(inputs))
+    return inputs, logits, keras.layers.Reshape((4, 4))(keras.layers.Dense(16, activation="sigmoid")(inputs))
+
+
+BATCH = np.array([[0, -1], [1, 0]]), np.random.default_rng(0).uniform(0.3, 0.6, (2, 2, 4)).astype(np.float32)
+
+
+def test_set_loss_in_compile_trains_packed_outputs():
+    keras.utils.set_random_seed(0)
+    inputs, logits, boxes = _outputs()
+    model = keras.Model(inputs, keras.layers.Concatenate()([logits, boxes]))
+    model.compile(keras.optimizers.Adam(0.1), loss=SetLoss())
+    losses = model.fit(np.eye(3)[:2], _packed(*BATCH), epochs=10, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_set_loss_in_compute_loss_trains_outputs_of_a_dict():
+    class Model(keras.Model):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return SetLoss()(y, y_pred)
+
+    keras.utils.set_random_seed(0)
+    inputs, logits, boxes = _outputs()
+    model = Model(inputs, {"logits": logits, "boxes": boxes})
+    model.compile(keras.optimizers.Adam(0.1))
+    truth = {"labels": BATCH[0], "boxes": BATCH[1]}
+    losses = model.fit(np.eye(3)[:2], truth, epochs=10, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted"), [(np.zeros((1, 1)), LOGITS), (TRUTH, PREDICTED), (np.zeros((1, 1, 5)), PREDICTED)]
+)
+def test_set_loss_of_the_entries_of_dicts_says_what_to_do(truth, predicted):
+    with pytest.raises(ValueError, match=r"must be dicts or packed tensors .* concatenate them, or call the loss in"):
+        SetLoss()(truth, predicted)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_set_loss_of_half_precision_keeps_labels_and_boxes(dtype):
+    # In bfloat16 the label 299 is 300, and the centre 0.7 is 0.699.
+    logits = np.random.default_rng(0).normal(size=(1, 3, 302)).astype(np.float32)
+    boxes = np.float32([[[0.7, 0.3, 0.2, 0.1]] * 3])
+    truth = {"labels": np.array([[299]]), "boxes": boxes[:, :1]}
+    expected = ops.convert_to_numpy(SetLoss()(truth, {"logits": logits, "boxes": boxes}))
+    found = SetLoss(dtype=dtype)(truth, {"logits": logits, "boxes": boxes})
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), expected)
+
+
+@pytest.mark.parametrize("label", [2, 3, 99])
+def test_set_losses_of_a_label_out_of_range_are_nan_for_its_image_alone(label, gradient):
+    logits, predicted, truth = (np.concatenate([part, part]) for part in (LOGITS, PREDICTED, TRUTH))
+    labels = np.array([[label], [0]])
+    terms = _numpy(set_losses(labels, truth, logits, predicted))
+    assert np.isnan(terms["classification"]).tolist() == [True, False]
+    assert np.isfinite(terms["l1"]).all() and np.isfinite(terms["giou"]).all()
+    slopes = gradient(lambda x: ops.sum(set_losses(labels, truth, x, predicted)["classification"]), logits)
+    assert np.isfinite(slopes).all()
+    cost = ops.convert_to_numpy(matching_cost(labels, truth, logits, predicted))
+    assert np.isnan(cost[0]).all() and np.isfinite(cost[1]).all()
