@@ -58,7 +58,7 @@ class NonMaxSuppression(keras.layers.Layer):
 
     def call(self, boxes, scores, labels):
         """Select the detections to keep."""
-        if boxes.shape[1] == 0:  # indices need something to point at
+        if boxes.shape[1] in (0, None):  # indices need something to point at; an unknown number may be none
             boxes, scores, labels = (
                 ops.pad(values, ((0, 0), (0, 1), *((0, 0),) * (len(values.shape) - 2)), constant_values=filler)
                 for values, filler in ((boxes, 0), (scores, -float("inf")), (labels, 0))

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasvision.ops.compilers import under_xla
 from kerasvision.ops.rows import take_rows
 
 # Candidates that are compared among each other at once: enough that most images need one or two rounds.
@@ -80,6 +81,11 @@ def native(boxes_xyxy, scores, labels, iou_threshold, max_detections):
     if labels is not None:
         boxes_xyxy = separate_classes(boxes_xyxy, labels)
 
+    if under_xla():  # whose kernel cannot take fewer boxes than it is to give
+        missing = tf.maximum(max_detections - tf.shape(scores)[1], 0)
+        boxes_xyxy = tf.pad(boxes_xyxy, [(0, 0), (0, missing), (0, 0)])
+        scores = tf.pad(scores, [(0, 0), (0, missing)], constant_values=-float("inf"))
+
     def one_image(inputs):
         boxes, image_scores = inputs
         indices, count = tf.raw_ops.NonMaxSuppressionV4(
@@ -90,7 +96,8 @@ def native(boxes_xyxy, scores, labels, iou_threshold, max_detections):
             score_threshold=tf.float32.min,
             pad_to_max_output_size=True,
         )
-        return indices, tf.range(max_detections) < count
+        kept = tf.range(max_detections) < count
+        return tf.where(kept, indices, 0), kept  # XLA fills up with other indices
 
     if boxes_xyxy.shape[0] == 1:
         indices, valid = one_image((boxes_xyxy[0], scores[0]))

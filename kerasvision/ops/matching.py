@@ -35,9 +35,15 @@ def match_by_iou(iou, valid, *, foreground_iou, background_iou, force_best=True)
     Reference: torchvision/models/detection/_utils.py, `Matcher`. Differs from it: a box that overlaps no
     anchor at all is matched to none, where torchvision matches it to every anchor it misses equally.
     """
-    if iou.shape[-2] == 0:
+    if 0 in iou.shape[-2:]:
         return _nothing(iou)
-    iou = _without_padding(iou, valid)
+    anchors = ops.shape(iou)[-1]
+    iou = _never_empty(_without_padding(iou, valid))
+    return _by_thresholds(iou, foreground_iou, background_iou, force_best)[..., :anchors]
+
+
+def _by_thresholds(iou, foreground_iou, background_iou, force_best):
+    """Return the matches of `match_by_iou`, of overlaps without padding."""
     best_box = ops.cast(ops.argmax(iou, axis=-2), "int32")  # (..., A)
     best_iou = ops.max(iou, axis=-2)  # (..., A)
     matches = ops.where(best_iou < background_iou, BACKGROUND, BETWEEN_THRESHOLDS)
@@ -49,7 +55,7 @@ def match_by_iou(iou, valid, *, foreground_iou, background_iou, force_best=True)
 
 
 def _nothing(iou):
-    """Return `BACKGROUND` for every anchor of (..., 0, A): no backend takes the maximum of nothing."""
+    """Return `BACKGROUND` for every anchor where there is no box or no anchor: no backend takes the best of nothing."""
     return ops.cast(ops.any(iou > 0, axis=-2), "int32") + BACKGROUND  # (..., A)
 
 
@@ -57,6 +63,13 @@ def _without_padding(iou, valid):
     """Return overlaps (..., M, A) in float32, -1 for padding and where they are NaN."""
     iou = ops.cast(iou, "float32")
     return ops.where(ops.logical_and(ops.expand_dims(ops.cast(valid, "bool"), -1), iou >= 0), iou, -1.0)
+
+
+def _never_empty(iou):
+    """Append a box and an anchor that overlap nothing, where their numbers may turn out to be 0 in a graph."""
+    if None not in iou.shape[-2:]:
+        return iou
+    return ops.pad(iou, [(0, 0)] * (len(iou.shape) - 2) + [(0, 1), (0, 1)], constant_values=-1.0)
 
 
 def match_best_prior(iou, valid, *, foreground_iou=0.5, background_iou=None, prefer="last"):
@@ -85,10 +98,11 @@ def match_best_prior(iou, valid, *, foreground_iou=0.5, background_iou=None, pre
     if prefer not in ("last", "first"):
         raise ValueError(f"`prefer` {prefer!r} must be 'last' or 'first'")
     background_iou = foreground_iou if background_iou is None else background_iou
-    if iou.shape[-2] == 0:
+    if 0 in iou.shape[-2:]:
         return _nothing(iou)
-    iou = _without_padding(iou, valid)
-    matches = match_by_iou(iou, valid, foreground_iou=foreground_iou, background_iou=background_iou, force_best=False)
+    count_anchors = ops.shape(iou)[-1]
+    iou = _never_empty(_without_padding(iou, valid))
+    matches = _by_thresholds(iou, foreground_iou, background_iou, force_best=False)
     best_anchor = ops.cast(ops.argmax(iou, axis=-1), "int32")  # (..., M)
     anchors = ops.arange(ops.shape(iou)[-1], dtype="int32")
     forced = (ops.expand_dims(best_anchor, -1) == anchors) & (ops.max(iou, axis=-1, keepdims=True) > 0)  # (..., M, A)
@@ -97,7 +111,7 @@ def match_best_prior(iou, valid, *, foreground_iou=0.5, background_iou=None, pre
     else:
         count = ops.shape(iou)[-2]
         winner = count - 1 - ops.cast(ops.argmax(ops.flip(forced, axis=-2), axis=-2), "int32")
-    return ops.where(ops.any(forced, axis=-2), winner, matches)
+    return ops.where(ops.any(forced, axis=-2), winner, matches)[..., :count_anchors]
 
 
 def _rows_of_pairs(values):
@@ -133,11 +147,14 @@ def match_atss(boxes_xyxy, valid, anchors_xyxy, *, level_sizes, candidates_per_l
     count = anchors_xyxy.shape[0]
     if count is not None and sum(level_sizes) != count:
         raise ValueError(f"`level_sizes` {tuple(level_sizes)!r} sum to {sum(level_sizes)}; there are {count} anchors")
-    if boxes_xyxy.shape[1] == 0:
+    if boxes_xyxy.shape[1] == 0 or sum(level_sizes) == 0:
         return _nothing(ops.zeros((ops.shape(boxes_xyxy)[0], 0, sum(level_sizes))))
     boxes_xyxy = ops.cast(boxes_xyxy, "float32")
     anchors_xyxy = ops.cast(anchors_xyxy, "float32")
     valid = ops.cast(valid, "bool")
+    if boxes_xyxy.shape[1] is None:  # may be 0: one box more, which is padding
+        boxes_xyxy = ops.pad(boxes_xyxy, ((0, 0), (0, 1), (0, 0)))
+        valid = ops.pad(valid, ((0, 0), (0, 1)), constant_values=False)
     centers = 0.5 * (anchors_xyxy[:, :2] + anchors_xyxy[:, 2:])  # (A, 2)
     box_centers = 0.5 * (boxes_xyxy[..., :2] + boxes_xyxy[..., 2:])  # (B, M, 2)
     distances = ops.sum(ops.square(ops.expand_dims(box_centers, 2) - centers), axis=-1)  # (B, M, A)
@@ -227,9 +244,17 @@ def match_simota(cost, iou, valid, boxes_xyxy, centers_xy, strides, *, center_ra
     `get_assignments`. Differs from it: predictions outside are put last by order, not by 1e5 added to their costs, in
     which float32 would lose all but two digits.
     """
-    if boxes_xyxy.shape[1] == 0:
+    if 0 in iou.shape[1:]:
         return _nothing(iou)
     boxes_xyxy = ops.cast(boxes_xyxy, "float32")
+    anchors = ops.shape(iou)[2]
+    if None in iou.shape[1:]:
+        # There may be no box, or fewer predictions than candidates: more of them, which match nothing.
+        cost, iou = (ops.pad(ops.cast(x, "float32"), ((0, 0), (0, 1), (0, candidates))) for x in (cost, iou))
+        boxes_xyxy = ops.pad(boxes_xyxy, ((0, 0), (0, 1), (0, 0)))
+        valid = ops.pad(ops.cast(valid, "bool"), ((0, 0), (0, 1)), constant_values=False)
+        centers_xy = ops.pad(ops.cast(centers_xy, "float32"), ((0, candidates), (0, 0)), constant_values=float("inf"))
+        strides = ops.pad(ops.cast(strides, "float32"), ((0, candidates),))
     valid = ops.expand_dims(ops.cast(valid, "bool"), -1)  # (B, M, 1)
     centers = ops.cast(centers_xy, "float32")
     inside = ops.all((centers > boxes_xyxy[:, :, None, :2]) & (centers < boxes_xyxy[:, :, None, 2:]), axis=-1)
@@ -259,4 +284,5 @@ def match_simota(cost, iou, valid, boxes_xyxy, centers_xy, strides, *, center_ra
     cheapest = ops.argmin(ops.where(some_prefer & ops.logical_not(preferred), infinity, cost), axis=1)
     only = ops.argmax(taken, axis=1)
     wanted_by = ops.sum(ops.cast(taken, "int32"), axis=1)  # (B, A)
-    return ops.where(wanted_by > 0, ops.cast(ops.where(wanted_by > 1, cheapest, only), "int32"), BACKGROUND)
+    matches = ops.where(wanted_by > 0, ops.cast(ops.where(wanted_by > 1, cheapest, only), "int32"), BACKGROUND)
+    return matches[:, :anchors]

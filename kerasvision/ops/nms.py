@@ -117,6 +117,10 @@ def _suppress(
     if boxes_xyxy.shape[1] == 0:
         shape = (ops.shape(scores)[0], max_detections)
         return ops.zeros(shape, "int32"), ops.zeros(shape, "bool"), ops.zeros(shape, "float32")
+    if boxes_xyxy.shape[1] is None:  # may be 0: one box more, which is never kept
+        boxes_xyxy = ops.pad(boxes_xyxy, ((0, 0), (0, 1), (0, 0)))
+        scores = ops.pad(scores, ((0, 0), (0, 1)), constant_values=-float("inf"))
+        labels = None if labels is None else ops.pad(labels, ((0, 0), (0, 1)))
     if max_candidates is None and method not in ("greedy", "soft_linear", "soft_gaussian"):
         max_candidates = DENSE_CANDIDATES
     if max_candidates is not None:

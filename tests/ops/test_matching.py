@@ -300,3 +300,57 @@ def test_matchers_in_compiled_code():
     for function in compiled:
         for found, wanted in zip(function(truth, valid), expected, strict=True):
             np.testing.assert_array_equal(np.asarray(found), wanted)
+
+
+def _simota_by_anchors(iou, valid, boxes, anchors):
+    centers = 0.5 * (anchors[:, :2] + anchors[:, 2:])
+    return match_simota(1 - iou, iou, valid, boxes, centers, ops.ones_like(centers[:, 0]) * 8.0)
+
+
+# From the boxes (B, M, 4), whether they are valid, and anchors (A, 4).
+_MATCHERS = {
+    "iou": lambda boxes, valid, anchors: match_by_iou(
+        pairwise_iou(boxes, anchors), valid, foreground_iou=0.5, background_iou=0.4
+    ),
+    "best_prior": lambda boxes, valid, anchors: match_best_prior(pairwise_iou(boxes, anchors), valid),
+    "first_prior": lambda boxes, valid, anchors: match_best_prior(pairwise_iou(boxes, anchors), valid, prefer="first"),
+    "simota": lambda boxes, valid, anchors: _simota_by_anchors(pairwise_iou(boxes, anchors), valid, boxes, anchors),
+}
+
+
+def _match_atss(boxes, valid, anchors):
+    return match_atss(boxes, valid, anchors, level_sizes=[int(anchors.shape[0])])
+
+
+@pytest.mark.parametrize("name", [*_MATCHERS, "atss"])
+@pytest.mark.parametrize(("boxes", "anchors"), [(3, 0), (0, 5), (0, 0)])
+def test_matching_without_boxes_or_anchors(name, boxes, anchors):
+    matcher = _MATCHERS.get(name, _match_atss)
+    boxes = ops.ones((2, boxes, 4))
+    found = ops.convert_to_numpy(matcher(boxes, boxes[..., 0] > 0, ops.ones((anchors, 4))))
+    np.testing.assert_array_equal(found, np.full((2, anchors), BACKGROUND))
+    assert found.dtype == np.int32
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has sizes unknown in a graph")
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("name", [*_MATCHERS, "atss"])
+def test_matching_of_numbers_unknown_in_the_graph(name, xla):
+    import tensorflow as tf
+
+    anchors = np.array([[0, 0, 8, 8], [8, 0, 16, 8], [0, 8, 8, 16], [2, 2, 9, 9]], np.float32)
+    boxes = np.array([[[1, 0, 8, 8], [8, 1, 17, 9]], [[0, 7, 9, 16], [np.nan] * 4]], np.float32)
+    valid = np.array([[True, True], [True, False]])
+    if name == "atss":  # whose level sizes make A static
+        matcher = lambda boxes, valid, anchors: match_atss(boxes, valid, anchors, level_sizes=[4])  # noqa: E731
+        anchor_counts = (4,)
+    else:
+        matcher, anchor_counts = _MATCHERS[name], (4, 3, 0)
+    types = [tf.TensorSpec((None, None, 4)), tf.TensorSpec((None, None), tf.bool), tf.TensorSpec((None, 4))]
+    function = tf.function(matcher, jit_compile=xla, input_signature=types)
+    for count in anchor_counts:
+        expected = ops.convert_to_numpy(matcher(boxes, valid, anchors[:count]))
+        assert count == 0 or (expected >= 0).any()
+        np.testing.assert_array_equal(function(boxes, valid, anchors[:count]).numpy(), expected)
+        found = function(boxes[:, :0], valid[:, :0], anchors[:count]).numpy()
+        np.testing.assert_array_equal(found, np.full((2, count), BACKGROUND))

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+from kerasvision.layers import NonMaxSuppression
 from kerasvision.ops import greedy_nms, nms
 from kerasvision.ops.nms import Method, non_max_suppression
 
@@ -250,3 +251,50 @@ def test_max_candidates_takes_the_best():
         kept = non_max_suppression(boxes, scores, max_detections=5, max_candidates=3, method=method)
         assert ops.convert_to_numpy(kept.indices)[0].tolist() == [1, 3, 2, 0, 0]
         assert ops.convert_to_numpy(kept.valid)[0].tolist() == [True, True, True, False, False]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has sizes unknown in a graph")
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("exportable", [False, True])
+@pytest.mark.parametrize("with_labels", [False, True])
+def test_nms_of_a_number_of_boxes_unknown_in_the_graph(with_labels, exportable, xla):
+    import tensorflow as tf
+
+    def suppress(boxes, scores, labels):
+        labels = labels if with_labels else None
+        return non_max_suppression(boxes, scores, labels, max_detections=3, exportable=exportable)
+
+    signature = [tf.TensorSpec((None, None, 4)), tf.TensorSpec((None, None)), tf.TensorSpec((None, None), tf.int32)]
+    function = tf.function(suppress, jit_compile=xla, input_signature=signature)
+    for count in (2, 0):
+        boxes = np.tile(np.float32(BOX), (2, count, 1))
+        kept = function(boxes, np.ones((2, count), "float32"), np.zeros((2, count), "int32"))
+        np.testing.assert_array_equal(kept.valid.numpy(), [[count > 0, False, False]] * 2)
+        np.testing.assert_array_equal(kept.indices.numpy(), np.zeros((2, 3)))
+        np.testing.assert_array_equal(kept.scores.numpy(), kept.valid.numpy().astype("float32"))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has sizes unknown in a graph")
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("method", [method for method in get_args(Method) if method != "greedy"])
+def test_nms_that_decays_of_no_boxes_in_the_graph(method, xla):
+    import tensorflow as tf
+
+    function = tf.function(
+        lambda boxes, scores: non_max_suppression(boxes, scores, max_detections=3, method=method),
+        jit_compile=xla,
+        input_signature=[tf.TensorSpec((None, None, 4)), tf.TensorSpec((None, None))],
+    )
+    kept = function(np.zeros((2, 0, 4), "float32"), np.zeros((2, 0), "float32"))
+    assert not kept.valid.numpy().any() and not kept.indices.numpy().any() and not kept.scores.numpy().any()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has sizes unknown in a graph")
+@pytest.mark.parametrize("xla", [False, True])
+def test_nms_layer_takes_a_number_of_boxes_that_turns_out_to_be_none(xla):
+    inputs = keras.Input((None, 4)), keras.Input((None,)), keras.Input((None,), dtype="int32")
+    model = keras.Model(inputs, NonMaxSuppression(iou_threshold=0.5, max_detections=3)(*inputs))
+    model.compile(jit_compile=xla)
+    found = model.predict_on_batch([np.zeros((2, 0, 4)), np.zeros((2, 0)), np.zeros((2, 0), "int32")])
+    np.testing.assert_array_equal(found["num_detections"], [0, 0])
+    np.testing.assert_array_equal(found["boxes"], np.full((2, 3, 4), -1))
