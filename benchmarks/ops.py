@@ -1,10 +1,10 @@
 """Time single operations beside what others offer for the same, in one run, easy and worst case.
 
 ```
-python -m benchmarks.ops [--only nms roi_align] [--repeats 9] [--json FILE]
+python -m benchmarks.ops [--only nms roi_align] [--repeats 9] [--json FILE] [--markdown FILE]
 ```
 
-The comparisons stand in benchmarks/peers/ops.py. One more takes a few lines there:
+The comparisons stand in benchmarks/peers/ops.py and blocks.py. One more takes a few lines there:
 
     @comparison("boxes.area", case="100,000 boxes")
     def area():
@@ -30,9 +30,12 @@ from typing import Any
 
 from benchmarks import environment
 from benchmarks.timing import synchronize
-from kerasvision.files import write_json
+from kerasvision.files import write_json, write_text
 
 OURS = "kerasvision"
+
+# Less than this is noise between two runs.
+_SLOWER = 0.95
 
 
 class _Unsuited(ImportError):
@@ -83,15 +86,17 @@ class Sides:
     """What is compared.
 
     Args:
-        ours: Our operation.
+        ours: Our operation; a function without arguments if it runs on the host.
         peers: For each peer's name a function that returns a `Call`, or a function without arguments to time; it
             raises ImportError where the peer is not installed.
         differs: For peers that do less or other work than ours, what differs, in a few words.
+        why: Where a peer is quicker: the reason.
     """
 
-    ours: Call
+    ours: Call | Callable[[], Any]
     peers: dict[str, Callable[[], Any]]
     differs: dict[str, str] = field(default_factory=dict)
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,15 +132,14 @@ def measure(entry: Comparison, *, repeats: int = 9, pause: float = 0.1) -> dict:
     Returns:
         ``op``, ``case`` and ``sides``: for each a dict of ``name``, ``seconds`` (median, None if not run), ``best``
         (the quickest run), ``note`` (``"not installed"``, what differs, or the error) and ``ratio``, its median
-        divided by ours.
+        divided by ours; ``why`` a peer is quicker.
     """
     sides = entry.make()
-    runs: dict[str, Callable] = {OURS: sides.ours.prepare()}
+    runs: dict[str, Callable] = {OURS: _prepared(sides.ours)}
     notes = dict(sides.differs)
     for name, make in sides.peers.items():
         try:
-            call = make()
-            runs[name] = call.prepare() if isinstance(call, Call) else call
+            runs[name] = _prepared(make())
             runs[name]()
         except ImportError as error:
             runs.pop(name, None)
@@ -157,7 +161,11 @@ def measure(entry: Comparison, *, repeats: int = 9, pause: float = 0.1) -> dict:
                 "note": notes.get(name, ""),
             }
         )
-    return {"op": entry.op, "case": entry.case, "sides": rows}
+    return {"op": entry.op, "case": entry.case, "sides": rows, "why": sides.why}
+
+
+def _prepared(side):
+    return side.prepare() if isinstance(side, Call) else side
 
 
 def needs_backend(*names: str) -> None:
@@ -207,6 +215,39 @@ def table(results: Sequence[dict]):
     return found
 
 
+def as_markdown(document: dict) -> str:
+    """Return a page of what was measured: the machine, a table, and why a peer is quicker where one is."""
+    machine = document["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    lines = [
+        "# Operations beside their peers",
+        "",
+        f"Written by `python -m benchmarks.ops --markdown docs/ops_speed.md`: {document['repeats']} runs of each side, "
+        "by turns, medians. Ratios are a peer's time divided by ours: above 1, ours is the quicker.",
+        "",
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['accelerator'] or 'no accelerator'}; "
+        f"{machine['backend']}, {machine['precision']}; {versions}; commit {machine['commit']}.",
+        "",
+        "| operation | case | side | ms | ratio | note |",
+        "|---|---|---|---:|---:|---|",
+    ]
+    reasons = []
+    for result in document["results"]:
+        for row, side in enumerate(result["sides"]):
+            labels = (f"`{result['op']}`", result["case"]) if row == 0 else ("", "")
+            milliseconds = "" if side["seconds"] is None else f"{side['seconds'] * 1e3:.2f}"
+            ratio = "" if side["ratio"] is None else f"{side['ratio']:.2f}"
+            lines.append(f"| {' | '.join((*labels, side['name'], milliseconds, ratio, side['note']))} |")
+        quicker = [side["name"] for side in result["sides"] if (side["ratio"] or 1) < _SLOWER]
+        if quicker:
+            reasons.append(
+                f"- **{result['op']}, {result['case']}** ({', '.join(quicker)}): {result['why'] or 'unknown.'}"
+            )
+    if reasons:
+        lines += ["", "## Why a peer is quicker there", "", *reasons]
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparisons and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ops", description=(__doc__ or "").splitlines()[0])
@@ -214,12 +255,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="name the operations and stop")
     parser.add_argument("--repeats", type=int, default=9, help="timed runs of each side")
     parser.add_argument("--json", metavar="FILE", help='write the results here, "-" for standard output')
+    parser.add_argument("--markdown", metavar="FILE", help="write a page here")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"--repeats {options.repeats} must be 1 or more")
     if "tensorflow" not in sys.modules and importlib.util.find_spec("torchvision"):
         importlib.import_module("torchvision")  # before TensorFlow: loaded after it, it crashes the process
-    importlib.import_module("benchmarks.peers.ops")  # fills the registry
+    for module in ("ops", "blocks"):  # these fill the registry
+        importlib.import_module(f"benchmarks.peers.{module}")
     names = list(dict.fromkeys(entry.op for entry in REGISTRY))
     unknown = sorted(set(options.only or ()) - set(names))
     if unknown:
@@ -239,12 +282,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"{entry.op}, {entry.case} …", style="dim")
             results.append(measure(entry, repeats=options.repeats))
     console.print(table(results))
-    if options.json:
-        document = {"environment": environment.describe(), "repeats": options.repeats, "results": results}
-        if to_stdout:
-            print(json.dumps(document, indent=2))
-        else:
-            write_json(options.json, document)
+    document = {"environment": environment.describe(), "repeats": options.repeats, "results": results}
+    if options.markdown:
+        write_text(options.markdown, as_markdown(document))
+    if to_stdout:
+        print(json.dumps(document, indent=2))
+    elif options.json:
+        write_json(options.json, document)
     return 0
 
 

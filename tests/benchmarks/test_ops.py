@@ -1,6 +1,8 @@
 """The micro-benchmark: registry, notes, table and files; no figures."""
 
+import importlib
 import json
+import time
 
 import numpy as np
 import pytest
@@ -63,8 +65,8 @@ def test_call_runs_on_tensors_and_returns_the_result():
 
 @pytest.fixture
 def small_registry(monkeypatch):
-    import benchmarks.peers.ops  # noqa: F401  once, before the registry is replaced
-
+    for module in ("ops", "blocks"):  # once, before the registry is replaced
+        importlib.import_module(f"benchmarks.peers.{module}")
     monkeypatch.setattr(ops, "REGISTRY", [])
     ops.comparison("add", case="three numbers")(_sides)
     ops.comparison("other", case="never run")(_broken)
@@ -113,3 +115,19 @@ def test_registered_comparisons_cover_what_the_issue_names():
     assert len(set(cases)) == len(cases)
     for op in ("nms", "soft_nms", "roi_align"):
         assert any(case.startswith("worst") for name, case in cases if name == op)
+
+
+@pytest.mark.usefixtures("small_registry")
+def test_page_says_why_a_peer_is_quicker(tmp_path, monkeypatch):
+    def sides(why):
+        slow = lambda: time.sleep(0.02)  # noqa: E731
+        return lambda: Sides(slow, {"quick": lambda: lambda: None}, why=why)
+
+    monkeypatch.setattr(
+        ops, "REGISTRY", [Comparison("wait", "20 ms", sides("it sleeps.")), Comparison("wait", "so", sides(""))]
+    )
+    assert main(["--repeats", "1", "--markdown", str(tmp_path / "page.md")]) == 0
+    page = (tmp_path / "page.md").read_text()
+    assert "| `wait` | 20 ms | kerasvision |" in page
+    assert "- **wait, 20 ms** (quick): it sleeps." in page
+    assert "- **wait, so** (quick): unknown." in page
