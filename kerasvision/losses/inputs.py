@@ -2,7 +2,8 @@
 
 import keras
 from keras import ops
-from keras.src.backend import set_keras_mask
+from keras.src.backend import get_keras_mask, set_keras_mask
+from keras.src.losses.loss import reduce_weighted_values
 
 
 class WideLoss(keras.losses.Loss):
@@ -15,6 +16,54 @@ class WideLoss(keras.losses.Loss):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         if self.dtype in ("float16", "bfloat16"):
             super().__init__(reduction=reduction, name=name, dtype="float32")
+
+
+class PooledLoss(WideLoss):
+    """Base of losses of all pixels of an image, (B,), or of the batch, (1,).
+
+    Subclasses define ``call(y_true, y_pred, mask=None)``, `mask` being (B, ...) bool: which pixels count; it is the one
+    that Keras's layers leave at predictions.
+    """
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """Return the losses, reduced.
+
+        Raises:
+            ValueError: Sample weights that are not one for each image: there is no loss of a pixel to be weighted.
+        """
+        with keras.name_scope(self.name):
+            mask = get_keras_mask(y_pred)
+            y_true, y_pred = (ops.convert_to_tensor(part, dtype=self.dtype) for part in (y_true, y_pred))
+            losses = self.call(y_true, y_pred, mask=mask)
+            if sample_weight is not None:
+                sample_weight = self._weights_of_losses(sample_weight, losses)
+            return reduce_weighted_values(losses, sample_weight, reduction=self.reduction, dtype=self.dtype)
+
+    def _weights_of_losses(self, sample_weight, losses):
+        """Return weights of the losses' shape; those of a batch's images become their mean, 1 if all of them are."""
+        weights = ops.convert_to_tensor(sample_weight, dtype=self.dtype)
+        if any(size != 1 for size in weights.shape[1:]):
+            raise ValueError(
+                f"`sample_weight` has shape {tuple(weights.shape)}, but {type(self).__name__} has no loss of a single "
+                "pixel; give (B,), a weight for each image, or leave pixels out with `ignore_class`"
+            )
+        if not weights.shape:
+            return weights
+        weights = ops.reshape(weights, (-1,))  # (B,)
+        if losses.shape[0] != 1 or weights.shape[0] == 1:
+            return weights
+        count = ops.maximum(ops.shape(weights)[0], 1)
+        return ops.reshape(ops.sum(weights) / ops.cast(count, weights.dtype), (1,))
+
+
+def with_mask(counted, mask):
+    """Return which pixels count (B, ...), given which of them a mask (B, ...) of as many axes or fewer counts."""
+    if mask is None:
+        return counted
+    mask = ops.cast(mask, "bool")
+    while len(mask.shape) < len(counted.shape):
+        mask = ops.expand_dims(mask, -1)
+    return ops.logical_and(counted, mask)
 
 
 def widen(values):

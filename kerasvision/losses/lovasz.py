@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from kerasvision.losses.inputs import WideLoss, split_labels, widen
+from kerasvision.losses.inputs import PooledLoss, split_labels, widen, with_mask
 
 
 def lovasz_weights(errors, true, counted):
@@ -47,7 +47,7 @@ def lovasz_weights(errors, true, counted):
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class LovaszSoftmaxLoss(WideLoss):
+class LovaszSoftmaxLoss(PooledLoss):
     """Lovász extension of one minus the IoU, averaged over the classes present.
 
     Args:
@@ -58,8 +58,8 @@ class LovaszSoftmaxLoss(WideLoss):
         name: The loss's name.
 
     Call: masks (B, ...) or (B, ..., 1), whose labels out of range are of no class, and predictions (B, ..., C). Gives
-    losses (B,) before reduction where `per_image`, otherwise (1,), which sample weights scale by their mean; 0 where
-    nothing counts. It sorts every class's pixels, which makes it slow on large batches.
+    losses (B,) before reduction where `per_image`, otherwise (1,), which sample weights, one for each image, scale by
+    their mean; 0 where nothing counts. It sorts every class's pixels, which makes it slow on large batches.
 
     Source: Berman et al. 2018, https://arxiv.org/abs/1705.08790, equation 11.
     """
@@ -79,10 +79,11 @@ class LovaszSoftmaxLoss(WideLoss):
         self.ignore_class = ignore_class
         self.per_image = per_image
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred, mask=None):
         """Return (B,) or (1,) losses."""
         y_pred = widen(y_pred)
         labels, counted = split_labels(y_true, y_pred, self.ignore_class)
+        counted = with_mask(counted, mask)
         y_pred = ops.where(ops.expand_dims(counted, -1), y_pred, 0)  # not even NaN counts
         probabilities = ops.softmax(y_pred, axis=-1) if self.from_logits else y_pred
         classes = y_pred.shape[-1]
@@ -112,7 +113,7 @@ class LovaszSoftmaxLoss(WideLoss):
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class LovaszHingeLoss(WideLoss):
+class LovaszHingeLoss(PooledLoss):
     """Lovász extension of one minus the IoU of a binary mask, over the hinge errors of its logits.
 
     Args:
@@ -123,8 +124,8 @@ class LovaszHingeLoss(WideLoss):
 
     Call: targets of 0 and 1 and logits, of equal shapes but for last axes of 1; several classes, each with a binary
     mask, count as one region, as in segmentation_models.pytorch. Gives losses (B,) before reduction where
-    `per_image`, otherwise (1,), which sample weights scale by their mean; 0 where nothing counts. A logit beyond 1 on
-    the right side costs nothing.
+    `per_image`, otherwise (1,), which sample weights, one for each image, scale by their mean; 0 where nothing counts.
+    A logit beyond 1 on the right side costs nothing.
 
     Source: Berman et al. 2018, https://arxiv.org/abs/1705.08790, equation 10.
     """
@@ -142,13 +143,16 @@ class LovaszHingeLoss(WideLoss):
         self.ignore_class = ignore_class
         self.per_image = per_image
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred, mask=None):
         """Return (B,) or (1,) losses."""
         logits = widen(y_pred)
         images, pixels = _images_and_pixels(logits, self.per_image)
         logits = ops.reshape(logits, (images, pixels))
         targets = ops.reshape(ops.cast(y_true, logits.dtype), (images, pixels))
         counted = ops.ones_like(targets, dtype="bool") if self.ignore_class is None else targets != self.ignore_class
+        if mask is not None:
+            everywhere = with_mask(ops.ones_like(y_pred, dtype="bool"), mask)
+            counted = ops.logical_and(counted, ops.reshape(everywhere, (images, pixels)))
         true = targets > 0.5
         logits = ops.where(counted, logits, 0)  # not even NaN counts
         errors = ops.where(counted, 1 + ops.where(true, -logits, logits), 0)

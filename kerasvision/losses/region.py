@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kerasvision.losses.inputs import (
-    WideLoss,
+    PooledLoss,
     as_tuple,
     check_choice,
     check_not_negative,
@@ -15,6 +15,7 @@ from kerasvision.losses.inputs import (
     split_labels,
     weights_of,
     widen,
+    with_mask,
 )
 
 Mode = Literal["multiclass", "multilabel", "binary"]
@@ -22,7 +23,9 @@ MODES = ("multiclass", "multilabel", "binary")
 ABSENT = ("skip", "zero", "count")
 
 
-def region_sums(y_true, y_pred, *, mode: Mode = "multiclass", from_logits=True, ignore_class=255, per_image=False):
+def region_sums(
+    y_true, y_pred, *, mode: Mode = "multiclass", from_logits=True, ignore_class=255, per_image=False, mask=None
+):
     """Return the soft sizes of each class's overlap, predicted region and true region, in pixels.
 
     Args:
@@ -33,6 +36,7 @@ def region_sums(y_true, y_pred, *, mode: Mode = "multiclass", from_logits=True, 
         from_logits: Whether predictions are logits; otherwise probabilities.
         ignore_class: Value in `y_true` of pixels (multilabel: elements) that do not count; ``None`` if there is none.
         per_image: Whether to add up each image on its own.
+        mask: (B, ...) bool, False for further pixels that do not count; or ``None``.
 
     Returns:
         Three tensors (C,), or (B, C) where `per_image`: sums over pixels of p t, p and t. C is 1 for ``"binary"``.
@@ -46,6 +50,7 @@ def region_sums(y_true, y_pred, *, mode: Mode = "multiclass", from_logits=True, 
         y_true, y_pred = _with_classes(y_true, y_pred, mode)
         targets = ops.cast(y_true, y_pred.dtype)
         counted = ops.ones_like(targets, dtype="bool") if ignore_class is None else targets != ignore_class
+    counted = with_mask(counted, mask)
     y_pred = ops.where(counted, y_pred, 0)  # not even NaN counts
     activation = ops.softmax if mode == "multiclass" else ops.sigmoid
     probabilities = ops.where(counted, activation(y_pred) if from_logits else y_pred, 0)
@@ -92,7 +97,7 @@ def tversky_index(overlap, predicted, true, *, alpha, beta, smooth=0.0):
     return ops.where(total > 1e-7, (overlap + smooth) / ops.maximum(total, 1e-7), 1)
 
 
-class RegionLoss(WideLoss):
+class RegionLoss(PooledLoss):
     """One minus an index of overlap, averaged over classes. Base of the losses here, which set the index.
 
     Args:
@@ -113,7 +118,8 @@ class RegionLoss(WideLoss):
         name: The loss's name.
 
     Call: targets and predictions as in `region_sums`. Gives losses (B,) before reduction where `per_image`, otherwise
-    (1,), which sample weights scale by their mean. It is 0 where nothing counts.
+    (1,), which sample weights, one for each image, scale by their mean. It is 0 where nothing counts; neither do
+    pixels that predictions' Keras mask leaves out.
     """
 
     def __init__(
@@ -152,7 +158,7 @@ class RegionLoss(WideLoss):
         """Return the losses of (..., C) classes, shaped before they are averaged."""
         return losses
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred, mask=None):
         """Return (B,) or (1,) losses."""
         overlap, predicted, true = region_sums(
             y_true,
@@ -161,6 +167,7 @@ class RegionLoss(WideLoss):
             from_logits=self.from_logits,
             ignore_class=self.ignore_class,
             per_image=self.per_image,
+            mask=mask,
         )  # (C,) or (B, C)
         index = self.index(overlap, predicted, true)
         losses = self.focus(-ops.log(ops.maximum(index, 1e-7)) if self.log else 1 - index)
@@ -296,9 +303,9 @@ class FocalTverskyLoss(TverskyLoss):
         """Return (..., C) losses to the exponent."""
         return losses if self.of_mean else power(losses, self.gamma)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred, mask=None):
         """Return (B,) or (1,) losses."""
-        losses = super().call(y_true, y_pred)
+        losses = super().call(y_true, y_pred, mask=mask)
         return power(losses, self.gamma) if self.of_mean else losses
 
     def get_config(self):

@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras.src.backend import set_keras_mask
 
 from kerasvision import losses
+from kerasvision.losses.inputs import PooledLoss
 
 RNG = np.random.default_rng(0)
 MASKS = RNG.integers(0, 3, (2, 6, 5))
@@ -189,6 +191,42 @@ def test_losses_of_batches_are_scaled_by_the_mean_weight(name):
     whole = _value(loss, MASKS, LOGITS)
     np.testing.assert_allclose(_value(loss, MASKS, LOGITS, np.array([3.0, 0.5], np.float32)), 1.75 * whole, rtol=1e-6)
     assert _value(type(loss)(**loss.get_config() | {"reduction": "none"}), MASKS, LOGITS).shape == (1,)
+
+
+POOLED = [name for name, case in CASES.items() if isinstance(case[0], PooledLoss)]
+
+
+@pytest.mark.parametrize("name", POOLED)
+@pytest.mark.parametrize("shape", [(2,), (2, 1, 1)])
+def test_weights_of_one_change_nothing_whatever_the_reduction(name, shape):
+    loss, truth, predictions = CASES[name]
+    for reduction in ("sum", "sum_over_batch_size", "mean_with_sample_weight", "none"):
+        other = type(loss)(**loss.get_config() | {"reduction": reduction})
+        found = _value(other, truth, predictions, np.ones(shape, np.float32))
+        np.testing.assert_allclose(found, _value(other, truth, predictions), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_weights_of_pixels_are_refused_by_losses_of_images(name):
+    loss, truth, predictions = CASES[name]
+    with pytest.raises(
+        ValueError, match=r"`sample_weight` has shape \(2, 6, 5\), but \w+ has no loss of a single pixel"
+    ):
+        loss(truth, predictions, np.ones((2, 6, 5), np.float32))
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_pixels_that_keras_masks_are_as_ignored_ones(name):
+    loss, truth, predictions = CASES[name]
+    mask = RNG.random((2, 6, 5)) < 0.5
+    ignored = np.where(mask.reshape(truth.shape), truth, 255)
+    expected = _value(loss, ignored, predictions)
+    # Masked predictions may be anything.
+    masked = ops.convert_to_tensor(np.where(mask[..., None], predictions, np.nan).astype(np.float32))
+    set_keras_mask(masked, ops.convert_to_tensor(mask))
+    np.testing.assert_allclose(_value(loss, truth, masked), expected, rtol=1e-6)
+    everything = type(loss)(**loss.get_config() | {"ignore_class": None})
+    np.testing.assert_allclose(_value(everything, truth, masked), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", LABELS)
