@@ -17,7 +17,8 @@ class CocoAP:
     """Average precision over a data set, as pycocotools computes it.
 
     Accumulates detections and ground truth on the host. Boxes are absolute `xyxy` pixels; detections and
-    ground truth must share one pixel grid.
+    ground truth must share one pixel grid. NaN scores come last, boxes that are not finite overlap nothing, as in
+    `VocAP`: a model that diverged is measured, too.
 
     Args:
         all_statistics: Report all twelve of COCO's figures instead of AP, AP50 and AP75: also those of objects below
@@ -47,7 +48,7 @@ class CocoAP:
                 square pixels: COCO sorts its objects into sizes by the area of their masks; default: of their boxes.
 
         Raises:
-            ValueError: A label is below -1 or not below `num_classes`, or the numbers of images differ.
+            ValueError: A label is below -1, not below `num_classes` or no whole number, or numbers of images differ.
         """
         for image in list(unpadded(detections, targets, self.num_classes)):
             self._images += 1

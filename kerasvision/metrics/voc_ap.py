@@ -15,7 +15,7 @@ class VocAP:
     same. Detections of a class, over all images, are taken from the highest score down. Each belongs to the box of
     its class that it overlaps most, difficult ones included: if it overlaps that by `iou_threshold` or more, it is
     right the first time and wrong from then on, and counts as neither if the box is difficult. Equal scores keep the
-    order in which they were added; NaN scores come last, boxes that hold NaN overlap nothing.
+    order in which they were added; NaN scores come last, boxes that are not finite overlap nothing.
 
     Differs from the kit: 11-point recall is compared with 0, 0.1 ... 1 exactly, as fractions; in MATLAB's floating
     point a recall of 3 in 10 falls short of ``0:0.1:1``'s fourth number.
@@ -56,7 +56,7 @@ class VocAP:
                 (B, M) bool: the difficult boxes.
 
         Raises:
-            ValueError: A label is below -1 or not below `num_classes`, or the numbers of images differ.
+            ValueError: A label is below -1, not below `num_classes` or no whole number, or numbers of images differ.
         """
         for image in list(unpadded(detections, targets, self.num_classes)):
             for label, difficult in zip(image.labels.tolist(), image.ignored.tolist(), strict=True):

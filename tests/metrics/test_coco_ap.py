@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from kerasvision.metrics import CocoAP
+from kerasvision.metrics import CocoAP, VocAP
 
 pytest.importorskip("faster_coco_eval")
 
@@ -275,3 +275,34 @@ def test_labels_out_of_range_are_named():
         _result(_batch([BOX], [9], scores=[0.9]), _batch([BOX], [0]), num_classes=4)
     with pytest.raises(ValueError, match="`targets` holds the label -3, expected 0 or above"):
         _result(_batch([BOX], [0], scores=[0.9]), _batch([BOX], [-3]))
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("metric", [CocoAP, VocAP])
+@pytest.mark.parametrize("wrong", [[NAN] * 4, [NAN, 0, 10, 10], [0, 0, float("inf"), 10]])
+@pytest.mark.parametrize("first", [False, True])
+def test_nan_scores_come_last_and_boxes_that_are_not_finite_overlap_nothing(metric, wrong, first):
+    boxes, scores = [BOX, wrong], [0.5, NAN]
+    order = slice(None, None, -1 if first else 1)
+    found = metric()
+    found.add(_batch(boxes[order], [0, 0], scores=scores[order]), _batch([BOX], [0]))
+    assert next(iter(found.result().values())) == pytest.approx(1)  # the box is found before anything wrong
+    assert next(iter(found.per_class()[0].values())) == pytest.approx(1)
+    wrong_first = metric()
+    wrong_first.add(_batch([BOX, wrong], [0, 0], scores=[0.5, 0.9]), _batch([BOX], [0]))
+    assert next(iter(wrong_first.result().values())) == pytest.approx(0.5, abs=0.01)  # precision is 1 of 2
+    nothing = metric()
+    nothing.add(_batch([wrong], [0], scores=[NAN]), _batch([BOX], [0]))
+    assert next(iter(nothing.result().values())) == 0
+
+
+@pytest.mark.parametrize("label", [2.7, NAN])
+def test_labels_that_are_no_whole_numbers_are_named(label):
+    with pytest.raises(ValueError, match=f"`targets` holds the label {label}, expected whole numbers"):
+        _result(_batch([BOX], [0], scores=[0.9]), {**_batch([BOX], [0]), "labels": np.array([[label]])})
+    with pytest.raises(ValueError, match=f"`detections` holds the label {label}, expected whole numbers"):
+        _result({**_batch([BOX], [0], scores=[0.9]), "labels": np.array([[label]])}, _batch([BOX], [0]))
+    whole = {"labels": np.array([[2.0]])}
+    assert _result({**_batch([BOX], [0], scores=[0.9]), **whole}, {**_batch([BOX], [0]), **whole})["AP"] == 1
