@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasvision.ops.roi_align import check_numbers, roi_align
+from kerasvision.ops.roi_align import check_numbers, check_strides, level_exponents, roi_align
 
 
 @keras.saving.register_keras_serializable("kerasvision")
@@ -19,7 +19,7 @@ class RoIAlign(keras.layers.Layer):
             2^`canonical_level`.
         canonical_level: See above.
         max_adaptive_samples: Bound of the samples along each side of a bin that ``sampling_ratio=None`` takes;
-            ``None`` for what boxes of 56 cells need.
+            ``None`` for what boxes over the whole (coarsest) map need.
 
     Call: features, one map (B, H, W, C) or a list of them, finest first; boxes (B, N, 4) `xyxy` pixels; optionally
     valid (B, N) bool, by default all boxes but those of -1, -1, -1, -1. Returns (B, N, rows, columns, C), zeros for
@@ -44,6 +44,8 @@ class RoIAlign(keras.layers.Layer):
         # Half precision cannot hold pixel coordinates: features are cast by hand, boxes are not.
         super().__init__(autocast=False, **kwargs)
         check_numbers(output_size, sampling_ratio, max_adaptive_samples)
+        if len(check_strides(strides)) > 1:
+            level_exponents(strides)
         self.output_size = output_size if isinstance(output_size, int) else tuple(output_size)
         self.strides = tuple(strides) if isinstance(strides, list | tuple) else strides
         self.sampling_ratio = sampling_ratio

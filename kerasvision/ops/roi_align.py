@@ -3,16 +3,18 @@
 import itertools
 import math
 
+import keras
 from keras import ops
 
 from kerasvision.ops.boxes import area
+from kerasvision.ops.compilers import under_xla
 
 # Features gathered at once, in elements: 32 MB of float32. Larger pieces leave the processor's caches, smaller ones
 # spend their time on starting operations.
 _GATHERED = 8_000_000
 
-# Cells along each side of a box up to which the number of samples adapts to it. Pyramids assign boxes of 14 to 28
-# cells, times the square root of their aspect ratio, so that 56 leave out next to none.
+# Cells along each side of a box up to which the number of samples adapts to it, at least. Pyramids assign boxes of 14
+# to 28 cells, times the square root of their aspect ratio, so that 56 leave out next to none but on the coarsest level.
 _ADAPTIVE_CELLS = 56
 
 # Coordinates are cut here, so that no difference overflows.
@@ -40,17 +42,32 @@ def assign_levels(boxes_xyxy, strides, *, canonical_size=224, canonical_level=4,
     Source: Lin et al. 2017, Feature Pyramid Networks, https://arxiv.org/abs/1612.03144, equation 1; epsilon from
     torchvision/ops/poolers.py, `LevelMapper`.
     """
-    strides = tuple(strides)
-    exponents = [math.log2(stride) if stride > 0 else math.nan for stride in strides]
-    if any(b != a + 1 for a, b in itertools.pairwise(exponents)) or exponents[0] % 1:
-        raise ValueError(f"`strides` {strides} must be successive powers of 2, such as (4, 8, 16, 32)")
-    areas = area(ops.cast(boxes_xyxy, "float32"))
+    exponents = level_exponents(strides)
+    boxes_xyxy = ops.cast(boxes_xyxy, "float32")
+    areas = ops.where(ops.all(ops.isfinite(boxes_xyxy), axis=-1), area(boxes_xyxy), 0)
     # Compared with the limits between levels: no logarithm, which backends round in their own ways.
     levels = ops.zeros_like(areas, dtype="int32")
     for exponent in exponents[1:]:
         limit = canonical_size * 2.0 ** (exponent - canonical_level - epsilon)
         levels = levels + ops.cast(areas >= limit * limit, "int32")
     return levels
+
+
+def level_exponents(strides):
+    """Return the logarithms to base 2 of a pyramid's strides; raise ValueError if they are not successive."""
+    strides = tuple(strides)
+    exponents = [math.log2(stride) if stride > 0 else math.nan for stride in strides]
+    if any(b != a + 1 for a, b in itertools.pairwise(exponents)) or exponents[0] % 1:
+        raise ValueError(f"`strides` {strides} must be successive powers of 2, such as (4, 8, 16, 32)")
+    return exponents
+
+
+def check_strides(strides):
+    """Return a list of the strides of one map or several; raise ValueError for one that is not above 0."""
+    strides = list(strides) if isinstance(strides, list | tuple) else [strides]
+    if not strides or not min(strides) > 0:
+        raise ValueError(f"`strides` {strides} must be above 0 pixels per cell")
+    return strides
 
 
 def roi_align(
@@ -83,8 +100,10 @@ def roi_align(
         canonical_size: As in `assign_levels`.
         canonical_level: As in `assign_levels`.
         max_adaptive_samples: Bound S of the samples that ``sampling_ratio=None`` takes along a side of a bin; default:
-            what boxes of 56 cells need, 56 / P rounded up. It is exact for boxes of up to S x P cells along that side;
-            the samples of larger boxes, S for each bin, are moved to the nearest cell. Time and memory grow with S^2.
+            what boxes need that cover the map, or the coarsest map of a pyramid, but no less than boxes of 56 cells:
+            (cells + 1) / P rounded up, cells being its height or width; 56 / P where that is unknown in the graph. It
+            is exact for boxes of up to S x P cells along that side; the samples of larger boxes, S for each bin, are
+            moved to the nearest cell. Time and memory grow with S^2: bound it for large single maps.
 
     Returns:
         (B, N, rows, columns, C) in the dtype of `features`; sums are taken in float32. Zeros for padding, for boxes
@@ -106,7 +125,7 @@ def roi_align(
     """
     maps, strides = _maps_and_strides(features, strides)
     grid = check_numbers(output_size, sampling_ratio, max_adaptive_samples)
-    boxes_xyxy = ops.cast(boxes_xyxy, "float32")
+    boxes_xyxy = ops.stop_gradient(ops.cast(boxes_xyxy, "float32"))
     valid, boxes_xyxy = readable_boxes(boxes_xyxy, valid)
     batch, count, channels = ops.shape(boxes_xyxy)[0], ops.shape(boxes_xyxy)[1], maps[0].shape[-1]
     if boxes_xyxy.shape[1] == 0:
@@ -119,7 +138,10 @@ def roi_align(
     cells, first_cells, sizes_hw = _as_rows(maps)
     per_box = _per_box(boxes_xyxy, ops.cast(levels, "int32"), strides, first_cells, sizes_hw)
     valid = ops.expand_dims(ops.reshape(valid, (-1,)), 1)  # (B N, 1)
-    pooled = _in_pieces(cells, per_box, valid, grid, sampling_ratio, aligned, max_adaptive_samples)
+    # Cells that boxes may have along each side; one more, as rounding may lift a bin above a whole number of cells.
+    extents = [max(_ADAPTIVE_CELLS, (size or 0) + 1) for size in maps[-1].shape[1:3]]
+    bounds = [max_adaptive_samples or -(-extent // bins) for extent, bins in zip(extents, grid, strict=True)]
+    pooled = _in_pieces(cells, per_box, valid, grid, sampling_ratio, aligned, bounds)
     return ops.reshape(pooled, (batch, count, *grid, channels))
 
 
@@ -136,11 +158,9 @@ def readable_boxes(boxes_xyxy, valid):
 def _maps_and_strides(features, strides):
     """Return lists of equal length."""
     maps = list(features) if isinstance(features, list | tuple) else [features]
-    strides = list(strides) if isinstance(strides, list | tuple) else [strides]
-    if len(maps) != len(strides) or not maps:
+    strides = check_strides(strides)
+    if len(maps) != len(strides):
         raise ValueError(f"`strides` {strides} must have one number for each of the {len(maps)} maps in `features`")
-    if min(strides) <= 0:
-        raise ValueError(f"`strides` {strides} must be above 0 pixels per cell")
     return maps, strides
 
 
@@ -188,11 +208,10 @@ def _per_box(boxes_xyxy, levels, strides, first_cells, sizes_hw):
     return corners, ops.reshape(ops.stack([first, heights, widths], axis=-1), (-1, 3))
 
 
-def _in_pieces(cells, per_box, valid, grid, sampling_ratio, aligned, max_samples):
+def _in_pieces(cells, per_box, valid, grid, sampling_ratio, aligned, bounds):
     """Pool a bounded number of boxes at a time; returns (M, rows, columns, C)."""
-    channels = cells.shape[-1]
+    channels, cells = cells.shape[-1], readable_cells(cells)
     # Cells that are read for each box, down and across.
-    bounds = [max_samples or -(-_ADAPTIVE_CELLS // bins) for bins in grid]
     if sampling_ratio is None:
         taps = [bins * bound + 2 for bins, bound in zip(grid, bounds, strict=True)]
     else:
@@ -218,6 +237,14 @@ def _in_pieces(cells, per_box, valid, grid, sampling_ratio, aligned, max_samples
     return in_pieces(pool, (*per_box, valid), piece)
 
 
+def readable_cells(cells):
+    """Return cells (M, C), one more where there is none under XLA, which reads them even if there is no box."""
+    if cells.shape[0] is not None or keras.backend.backend() != "tensorflow" or not under_xla():
+        return cells
+    missing = ops.maximum(1 - ops.shape(cells)[0], 0)  # known to XLA, which leaves out the copy
+    return ops.concatenate([cells, ops.zeros((missing, cells.shape[1]), cells.dtype)], axis=0)
+
+
 def in_pieces(function, inputs, piece):
     """Apply a function to a bounded number of boxes at a time.
 
@@ -235,9 +262,11 @@ def in_pieces(function, inputs, piece):
     if total is not None:
         piece = -(-total // -(-total // piece))  # pieces of about the same size
     total = ops.shape(inputs[0])[0]
+    # XLA traces the loop's body even if there is no box, and cannot take a piece of nothing.
+    filled = ops.maximum(total, 1) if keras.backend.backend() == "tensorflow" and under_xla() else total
 
     def split(values):
-        filling = ops.zeros(((-total) % piece, *values.shape[1:]), values.dtype)
+        filling = ops.zeros((filled + (-filled) % piece - total, *values.shape[1:]), values.dtype)
         return ops.reshape(ops.concatenate([values, filling], axis=0), (-1, piece, *values.shape[1:]))
 
     found = ops.map(function, tuple(split(values) for values in inputs))  # (pieces, K, ...)

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from kerasvision.ops.roi_align import check_numbers, in_pieces, readable_boxes
+from kerasvision.ops.roi_align import check_numbers, in_pieces, readable_boxes, readable_cells
 
 # Boxes at a time: 4 features for each of 7 x 7 bins, of 512 channels, make 16 MB.
 _GATHERED = 8_000_000
@@ -30,8 +30,8 @@ def roi_pool(features, boxes_xyxy, *, output_size, stride, valid=None):
     Raises:
         ValueError: Unknown H or W, or a number out of range.
 
-    Gradients reach the largest feature of a bin; equal ones share or take them as the backend's maximum has it, where
-    the reference gives all to the first.
+    Gradients never reach the boxes. They reach the largest feature of a bin; equal ones share or take them as the
+    backend's maximum has it, where the reference gives all to the first.
 
     The maxima of all windows of 2^i x 2^j cells are computed first; four of them, overlapping, make up any bin. Memory:
     (1 + floor(log2 H)) (1 + floor(log2 W)) times the map, 36 times for 50 x 50 cells.
@@ -46,7 +46,7 @@ def roi_pool(features, boxes_xyxy, *, output_size, stride, valid=None):
         raise ValueError(
             f"`features` {tuple(features.shape)} must have a known height and width; use roi_align where they are not"
         )
-    valid, boxes_xyxy = readable_boxes(ops.cast(boxes_xyxy, "float32"), valid)
+    valid, boxes_xyxy = readable_boxes(ops.stop_gradient(ops.cast(boxes_xyxy, "float32")), valid)
     batch, count = ops.shape(boxes_xyxy)[0], ops.shape(boxes_xyxy)[1]
     if boxes_xyxy.shape[1] == 0:
         return ops.zeros((batch, 0, *grid, channels), features.dtype)
@@ -131,7 +131,7 @@ def _windows(first, last, bins, size, scales):
 
 def _largest(table, indices, filled, grid):
     """Return (M, rows, columns, C): the largest of four entries of the table, 0 for bins that are not filled."""
-    channels = table.shape[-1]
+    channels, table = table.shape[-1], readable_cells(table)
     piece = max(1, _GATHERED // (4 * grid[0] * grid[1] * channels))
 
     def pool(inputs):

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+from kerasvision.layers import RoIAlign
 from kerasvision.ops import roi_align as module
 from kerasvision.ops.roi_align import assign_levels, roi_align
+from kerasvision.ops.roi_pool import roi_pool
 
 # Features of one channel whose value is 10 y + x, which bilinear interpolation gives back.
 RAMP = (10.0 * np.arange(6)[:, None] + np.arange(8)).reshape(1, 6, 8, 1).astype(np.float32)
@@ -141,8 +143,10 @@ def test_levels_by_hand():
 
 
 def test_levels_of_boxes_without_area_are_the_finest():
-    boxes = np.array([[[5, 5, 5, 5], [9, 9, 2, 2], [np.nan, 0, 999, 999]]], np.float32)
-    np.testing.assert_array_equal(ops.convert_to_numpy(assign_levels(boxes, (4, 8))), [[0, 0, 0]])
+    infinity = np.inf
+    boxes = [[[5, 5, 5, 5], [9, 9, 2, 2], [np.nan, 0, 999, 999], [0, 0, infinity, infinity], [-infinity, 0, 999, 999]]]
+    found = ops.convert_to_numpy(assign_levels(np.array(boxes, np.float32), (4, 8)))
+    np.testing.assert_array_equal(found, [[0, 0, 0, 0, 0]])
 
 
 def test_every_box_reads_its_level():
@@ -249,3 +253,71 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_strides_that_are_no_pyramid_are_named(strides):
     with pytest.raises(ValueError, match=r"`strides` .* must be successive powers of 2"):
         assign_levels(np.zeros((1, 1, 4), np.float32), strides)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has sizes unknown in a graph")
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("name", ["map", "pyramid", "pool"])
+def test_no_images_or_boxes_in_the_graph(name, xla):
+    import tensorflow as tf
+
+    def pool(features, boxes):
+        if name == "pool":
+            return roi_pool(features, boxes, output_size=2, stride=4)
+        if name == "map":
+            return roi_align(features, boxes, output_size=2, strides=4)
+        return roi_align([features, features[:, ::2]], boxes, output_size=2, strides=(4, 8), sampling_ratio=None)
+
+    signature = [tf.TensorSpec((None, 4, 4, 3)), tf.TensorSpec((None, None, 4))]
+    function = tf.function(pool, jit_compile=xla, input_signature=signature)
+    for batch, count in ((1, 0), (0, 5), (0, 0)):
+        found = function(np.zeros((batch, 4, 4, 3), "float32"), np.zeros((batch, count, 4), "float32"))
+        assert found.shape == (batch, count, 2, 2, 3)
+    found = function(np.ones((1, 4, 4, 3), "float32"), np.array([[[2, 2, 9, 9]]], "float32"))
+    np.testing.assert_allclose(found, np.ones((1, 1, 2, 2, 3)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["align", "pool"])
+def test_gradients_do_not_reach_the_boxes(name):
+    features = np.random.default_rng(0).random((1, 8, 8, 2)).astype(np.float32)
+    boxes = np.array([[[3.3, 4.2, 20.7, 25.1]]], np.float32)
+
+    def total(features, boxes):
+        if name == "align":
+            return ops.sum(roi_align(features, boxes, output_size=2, strides=4))
+        return ops.sum(roi_pool(features, boxes, output_size=2, stride=4))
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        variables = tf.Variable(features), tf.Variable(boxes)
+        with tf.GradientTape() as tape:
+            value = total(*variables)
+        slopes = tape.gradient(value, variables)
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        slopes = jax.grad(total, argnums=(0, 1))(features, boxes)
+    else:
+        variables = [ops.convert_to_tensor(values).requires_grad_() for values in (features, boxes)]
+        total(*variables).backward()
+        slopes = [variable.grad for variable in variables]
+    assert np.abs(ops.convert_to_numpy(slopes[0])).max() > 0
+    assert slopes[1] is None or not ops.convert_to_numpy(slopes[1]).any()
+
+
+def test_adaptive_samples_reach_over_the_whole_map():
+    # Columns of value x^2 on 84 columns in 7 bins: each bin is the mean of its samples at 12 b + k + 0.5, of which
+    # linear interpolation gives x^2 + x + 0.5 for x = 12 b + k; the bound for 56 cells would take 8 samples, not 12.
+    features = np.broadcast_to((np.arange(85.0) ** 2)[None, None, :, None], (1, 50, 85, 1)).astype(np.float32)
+    x = np.arange(84.0).reshape(7, 12)
+    for maps, strides in ((features, 16), ([np.zeros((1, 9, 9, 1), np.float32), features], (8, 16))):
+        found = _align(maps, [[[0, 0, 84 * 16, 48 * 16]]], output_size=7, strides=strides, sampling_ratio=None)
+        np.testing.assert_allclose(found[0, 0, 3, :, 0], (x**2 + x + 0.5).mean(1), rtol=1e-5)
+
+
+def test_layer_checks_its_strides_when_it_is_made():
+    with pytest.raises(ValueError, match=r"`strides` \[0\] must be above 0"):
+        RoIAlign(7, 0)
+    with pytest.raises(ValueError, match="successive powers of 2"):
+        RoIAlign(7, (4, 16))
