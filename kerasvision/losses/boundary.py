@@ -8,6 +8,7 @@ from keras import ops
 
 from kerasvision.losses.cross_entropy import cross_entropy
 from kerasvision.losses.inputs import WideLoss, as_tuple, check_not_negative, counting, split_labels
+from kerasvision.ops import boundaries
 
 
 def class_boundaries(labels, *, ignore_class=255):
@@ -20,20 +21,7 @@ def class_boundaries(labels, *, ignore_class=255):
     Returns:
         (B, H, W) bool: pixels on both sides of each boundary. The image's edge is none.
     """
-    counted = ops.ones_like(labels, dtype="bool") if ignore_class is None else labels != ignore_class
-
-    def differ(axis):
-        before = [slice(None)] * 3
-        after = list(before)
-        before[axis], after[axis] = slice(None, -1), slice(1, None)
-        before, after = tuple(before), tuple(after)
-        edge = ops.logical_and(labels[before] != labels[after], ops.logical_and(counted[before], counted[after]))
-        widths = [[0, 0]] * 3
-        widths[axis] = [1, 1]
-        padded = ops.pad(ops.cast(edge, "int32"), widths)
-        return padded[before] + padded[after]  # the edge before each pixel, and that after it
-
-    return differ(1) + differ(2) > 0
+    return boundaries.class_boundaries(labels, None if ignore_class is None else labels != ignore_class)
 
 
 def boundary_weights(labels, *, w0=10.0, sigma=5.0, ignore_class=255):

@@ -9,6 +9,7 @@ from keras import ops
 
 from kerasvision.metrics.class_ids import check_none_counted
 from kerasvision.metrics.segmentation import pixels_of
+from kerasvision.ops.boundaries import class_boundaries
 from kerasvision.ops.rows import count_ids
 
 # A distance below this much less than 1 of the limit is reached: float32 must not decide ties, which are common, as
@@ -56,23 +57,14 @@ def boundary_f1(truth, predictions, num_classes, *, ignore_class: int | None = 2
                 f"`{name}` holds class ids from {values.min()} to {values.max()}, expected 0 to {num_classes - 1}"
                 f" or {ignore_class} for ignored pixels; map the data set's ids first"
             )
-    true, found = (_boundary_on_host(part.astype(np.int64), counted) for part in (truth, predictions))
+    classes = (part.astype(np.int64) for part in (truth, predictions))
+    true, found = (np.where(class_boundaries(part, counted), part, -1) for part in classes)
     limit = tolerance**2 * (truth.shape[0] ** 2 + truth.shape[1] ** 2) * (1 - _SLACK)
     figures = np.full(num_classes, np.nan)
     for label in np.union1d(true[true >= 0], found[found >= 0]):
         precision, recall = _near(found == label, true == label, limit), _near(true == label, found == label, limit)
         figures[label] = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
     return figures
-
-
-def _boundary_on_host(classes, counted):
-    """Return the class (H, W) of boundary pixels, -1 elsewhere."""
-    on_boundary = np.zeros(classes.shape, bool)
-    for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
-        edge = (classes[here] != classes[there]) & counted[here] & counted[there]
-        on_boundary[here] |= edge
-        on_boundary[there] |= edge
-    return np.where(on_boundary, classes, -1)
 
 
 def _near(pixels, others, limit):
@@ -231,19 +223,7 @@ def _count(boundary, selected, num_classes):
 
 def _boundary(classes, counted):
     """Return the class (B, H, W) of boundary pixels, -1 elsewhere."""
-    on_boundary = ops.zeros_like(counted)
-    for axis in (1, 2):
-        if axis == 1:
-            edge = ops.logical_and(classes[:, 1:] != classes[:, :-1], counted[:, 1:])
-            edge = ops.logical_and(edge, counted[:, :-1])
-        else:
-            edge = ops.logical_and(classes[:, :, 1:] != classes[:, :, :-1], counted[:, :, 1:])
-            edge = ops.logical_and(edge, counted[:, :, :-1])
-        for side in ((1, 0), (0, 1)):  # the pixel behind the edge, and the one before it
-            padding = [(0, 0), (0, 0), (0, 0)]
-            padding[axis] = side
-            on_boundary = ops.logical_or(on_boundary, ops.cast(ops.pad(ops.cast(edge, "int32"), padding), "bool"))
-    return ops.where(on_boundary, classes, -1)
+    return ops.where(class_boundaries(classes, counted), classes, -1)
 
 
 def _matches(true, found, tolerance):
