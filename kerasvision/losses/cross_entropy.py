@@ -1,6 +1,7 @@
 """Cross-entropy of masks, over all pixels or over the hard ones alone (online hard example mining)."""
 
 import math
+import numbers
 
 import keras
 from keras import ops
@@ -22,7 +23,8 @@ def cross_entropy(
         label_smoothing: Share of the truth that is spread evenly over all classes, in [0, 1].
 
     Returns:
-        (...) non-negative float32 or float64, finite for every finite logit. A label that is neither a class nor
+        (...) non-negative float32 or float64, finite for logits in [-1e35, 1e35]: differences of two, and their
+        sum over the classes, must be finite numbers. A label that is neither a class nor
         ignored gives NaN, so that a wrong class mapping shows.
 
     Source: torch.nn.functional.cross_entropy with reduction "none".
@@ -137,8 +139,8 @@ def hard_pixels(losses, counted, *, threshold=0.7, min_kept=1 / 16):
     # One more, so that an empty batch has something to pick.
     sizes = ops.concatenate([ops.reshape(losses, (-1,)), -ops.ones((1,), dtype=losses.dtype)])
     sizes = ops.flip(ops.sort(sizes))  # (N + 1,), largest first
-    if isinstance(min_kept, int):
-        kept = min_kept * ops.shape(losses)[0]
+    if isinstance(min_kept, numbers.Integral):
+        kept = int(min_kept) * ops.shape(losses)[0]
     else:
         kept = ops.cast(ops.ceil(min_kept * ops.sum(ops.cast(counted, "float32"))), "int32")
     kept = ops.minimum(ops.cast(kept, "int32"), ops.cast(ops.shape(sizes)[0], "int32"))
@@ -186,13 +188,13 @@ class OHEMCrossEntropyLoss(WideLoss):
         super().__init__(reduction=reduction, name=name, **kwargs)
         if not 0 <= threshold <= 1:
             raise ValueError(f"`threshold` is {threshold!r}, but must be a probability, in [0, 1]")
-        if not min_kept >= 0 or (isinstance(min_kept, float) and min_kept > 1):
+        if not min_kept >= 0 or (not isinstance(min_kept, numbers.Integral) and min_kept > 1):
             raise ValueError(
                 f"`min_kept` is {min_kept!r}, but must be a number of pixels an image (an int of at least 0) or a "
                 "share of the counted pixels (a float in [0, 1])"
             )
         self.threshold = threshold
-        self.min_kept = min_kept
+        self.min_kept = int(min_kept) if isinstance(min_kept, numbers.Integral) else float(min_kept)
         self.from_logits = from_logits
         self.ignore_class = ignore_class
         self.class_weights = as_tuple("class_weights", class_weights)

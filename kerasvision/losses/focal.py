@@ -1,5 +1,7 @@
 """Focal loss for dense classification: of independent binary classes (sigmoid) or of exclusive ones (softmax)."""
 
+import numbers
+
 import keras
 from keras import ops
 
@@ -59,7 +61,7 @@ def sigmoid_focal_loss(targets, logits, *, alpha=0.25, gamma=2.0):
     return loss
 
 
-def softmax_focal_loss(labels, logits, *, alpha=None, gamma=2.0, ignore_class: int | None = None):
+def softmax_focal_loss(labels, logits, *, alpha=None, gamma=2.0, ignore_class: int | None = 255):
     """Return the focal loss of exclusive classes: -alpha_t (1 - p_t)^gamma log p_t, p_t being the true class's share.
 
     Args:
@@ -70,7 +72,7 @@ def softmax_focal_loss(labels, logits, *, alpha=None, gamma=2.0, ignore_class: i
         ignore_class: Label of elements whose loss is 0; ``None`` if there is none.
 
     Returns:
-        (...) non-negative float32 or float64, finite for every finite logit. NaN for a label out of range.
+        (...) non-negative float32 or float64, finite for logits in [-1e35, 1e35]. NaN for a label out of range.
 
     Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002, section 3, with softmax in place of sigmoid.
     """
@@ -78,7 +80,7 @@ def softmax_focal_loss(labels, logits, *, alpha=None, gamma=2.0, ignore_class: i
     loss = loss * power(-ops.expm1(-loss), gamma)
     if alpha is None:
         return loss
-    if isinstance(alpha, int | float):
+    if isinstance(alpha, numbers.Real):
         return alpha * loss
     labels, _ = split_labels(labels, logits, ignore_class)
     labels = ops.clip(labels, 0, len(alpha) - 1)  # of ignored ones, whose loss is 0
@@ -176,7 +178,7 @@ class SoftmaxFocalLoss(WideLoss):
     ):
         super().__init__(reduction=reduction, name=name, **kwargs)
         check_not_negative(gamma=gamma)
-        self.alpha = alpha if alpha is None or isinstance(alpha, int | float) else as_tuple("alpha", alpha)
+        self.alpha = float(alpha) if isinstance(alpha, numbers.Real) else as_tuple("alpha", alpha)
         self.gamma = gamma
         self.from_logits = from_logits
         self.ignore_class = ignore_class

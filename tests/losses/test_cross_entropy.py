@@ -74,6 +74,32 @@ def test_cross_entropy_of_certain_probabilities_is_finite():
     np.testing.assert_allclose(found, [[[-math.log(1e-7), 0, 0, 0]]], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [-1e35, 1e35])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_cross_entropy_is_finite_up_to_its_limit(size, label_smoothing):
+    logits = np.array([[[[size, -size, 0]] * 4]], np.float32)
+    assert np.isfinite(_pixels(MASK, logits, label_smoothing=label_smoothing)).all()
+
+
+@pytest.mark.parametrize("whole", [int, np.int64, np.int32, np.uint8])
+def test_ohem_counts_pixels_by_whole_numbers_of_any_kind(whole):
+    assert OHEMCrossEntropyLoss(min_kept=whole(1)).get_config()["min_kept"] == 1
+    assert type(OHEMCrossEntropyLoss(min_kept=whole(1)).min_kept) is int  # so that its configuration is JSON
+    assert _kept(0.0, whole(2)) == _kept(0.0, 2) == [False, False, False, True, True, False]
+    losses = np.array([[1.0, 2, 3]], np.float32)
+    found = hard_pixels(
+        ops.convert_to_tensor(losses), ops.convert_to_tensor(losses > 0), threshold=0, min_kept=whole(1)
+    )
+    assert ops.convert_to_numpy(found).tolist() == [[False, False, True]]
+
+
+@pytest.mark.parametrize("share", [0.4, np.float32(0.4), np.float64(0.4)])
+def test_ohem_takes_shares_of_any_kind(share):
+    assert _kept(0.0, share) == [False, False, False, True, True, False]  # 2 of the 5 that count
+    with pytest.raises(ValueError, match=r"`min_kept` is .*1\.5"):
+        OHEMCrossEntropyLoss(min_kept=np.float32(1.5))
+
+
 # Six pixels whose true class has a probability of 0.9, 0.8, 0.6, 0.4, 0.2 and 0.1; the last is ignored.
 TRUE = np.array([0.9, 0.8, 0.6, 0.4, 0.2, 0.1])
 HARD = np.stack([TRUE, 1 - TRUE], -1)[None, None].astype(np.float32)

@@ -171,6 +171,19 @@ def test_softmax_focal_weighs_all_alike_or_each_class():
     np.testing.assert_allclose(found, [*_softmax([0, 1], logits) * [3.0, 0.5], 0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
+def test_softmax_focal_takes_numbers_of_any_kind(kind):
+    loss = SoftmaxFocalLoss(alpha=kind(2))
+    assert type(loss.alpha) is float
+    np.testing.assert_allclose(_softmax([0], [THREE], alpha=kind(2)), 2 * _softmax([0], [THREE]), rtol=1e-6)
+
+
+def test_softmax_focal_ignores_255_as_its_object_does():
+    found = _softmax([0, 255], [THREE] * 2)
+    np.testing.assert_allclose(found, [9 / 16 * math.log(4), 0], rtol=1e-6)
+    assert np.isnan(_softmax([0, 255], [THREE] * 2, ignore_class=None)[1])
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_softmax_focal_of_extreme_logits_by_hand(gamma, gradient):
     logits = np.array([[1e4, 0, 0], [0, 1e4, 0]], np.float32)
