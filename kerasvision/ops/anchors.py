@@ -21,7 +21,12 @@ def cell_anchors(sizes, aspect_ratios, *, rounded=True):
 
     Returns:
         float32 numpy array (len(aspect_ratios) * len(sizes), 4), `xyxy`; sizes vary fastest.
+
+    Raises:
+        ValueError: A ratio that is not above 0.
     """
+    if not np.all(np.asarray(aspect_ratios) > 0):
+        raise ValueError(f"`aspect_ratios` {aspect_ratios!r} must be above 0: heights divided by widths, such as 0.5")
     ratios = np.sqrt(np.asarray(aspect_ratios, np.float32))
     sizes = np.asarray(sizes, np.float32)
     heights = (ratios[:, None] * sizes[None, :]).reshape(-1)  # (ratios * sizes,)

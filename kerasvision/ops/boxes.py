@@ -279,7 +279,8 @@ def encode_deltas(boxes_xyxy, anchors_xyxy, weights=(1.0, 1.0, 1.0, 1.0)):
 
     Args:
         boxes_xyxy: (..., 4) boxes to reach.
-        anchors_xyxy: (..., 4) boxes to start from, of positive width and height; leading axes broadcast.
+        anchors_xyxy: (..., 4) boxes to start from; leading axes broadcast. An anchor without width or height, such as
+            padding, is widened to 1e-6 pixels on that side, so that deltas stay finite; they are large then.
         weights: Factors of dx, dy, dw and dh: the inverse of the deltas' expected spread. SSD's "variances" are the
             inverse: (0.1, 0.1, 0.2, 0.2) are weights of (10, 10, 5, 5).
 
@@ -289,6 +290,7 @@ def encode_deltas(boxes_xyxy, anchors_xyxy, weights=(1.0, 1.0, 1.0, 1.0)):
     boxes_xyxy, anchors_xyxy = _in_floats(boxes_xyxy, anchors_xyxy)
     anchor_sizes = anchors_xyxy[..., 2:] - anchors_xyxy[..., :2]
     anchor_centers = anchors_xyxy[..., :2] + 0.5 * anchor_sizes
+    anchor_sizes = ops.maximum(anchor_sizes, 1e-6)
     sizes = ops.maximum(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 1e-6)
     centers = boxes_xyxy[..., :2] + 0.5 * (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2])
     deltas = ops.concatenate([(centers - anchor_centers) / anchor_sizes, ops.log(sizes / anchor_sizes)], axis=-1)

@@ -1,5 +1,6 @@
 """Boxes in the pixels of a letterboxed image, and back: what `ResizeRule("letterbox")` does to images, in the graph."""
 
+import numpy as np
 from keras import ops
 
 
@@ -12,15 +13,35 @@ def letterbox_size(sizes_hw, canvas_hw):
 
     Returns:
         int32 (B, 2) or (2,): the largest size of the same aspect ratio that fits, rounded to whole pixels (halves
-        to even), at least 1. Equal to `ResizeRule("letterbox", size_hw=canvas_hw).scaled_hw`.
+        to even), at least 1. Equal to `ResizeRule("letterbox", size_hw=canvas_hw).scaled_hw`. A size of an image that
+        is below 1 counts as 1 where it comes in a tensor, whose values are not looked at.
+
+    Raises:
+        ValueError: A size below 1, given as numbers or a NumPy array; so do all functions of this module.
     """
-    height, width = ops.unstack(ops.cast(sizes_hw, "int32"), 2, axis=-1)
+    _check_positive("canvas_hw", canvas_hw)
+    height, width = ops.unstack(_positive_sizes(sizes_hw), 2, axis=-1)
     canvas_height, canvas_width = ops.unstack(ops.cast(ops.convert_to_tensor(canvas_hw), "int32"), 2)
     # All in integers: float32 would round some halves the other way. The image is wider than the canvas if:
     wide = width * canvas_height > height * canvas_width
     scaled_height = ops.where(wide, _divide_rounded(height * canvas_width, width), canvas_height)
     scaled_width = ops.where(wide, canvas_width, _divide_rounded(width * canvas_height, height))
     return ops.maximum(ops.stack([scaled_height, scaled_width], axis=-1), 1)
+
+
+def _check_positive(name, sizes):
+    """Raise ValueError for a size below 1, where values can be seen without waiting for a computation."""
+    sides = [sizes] if isinstance(sizes, np.ndarray) else sizes if isinstance(sizes, list | tuple) else []
+    if any(
+        isinstance(side, int | float | list | np.generic | np.ndarray) and np.any(np.less(side, 1)) for side in sides
+    ):
+        raise ValueError(f"`{name}` {sizes!r} must be heights and widths of 1 pixel or more")
+
+
+def _positive_sizes(sizes_hw):
+    """Return the images' sizes in int32, checked, and at least 1."""
+    _check_positive("sizes_hw", sizes_hw)
+    return ops.maximum(ops.cast(sizes_hw, "int32"), 1)
 
 
 def _divide_rounded(numerator, denominator):
@@ -32,7 +53,7 @@ def _divide_rounded(numerator, denominator):
 def _scale_and_shift(sizes_hw, canvas_hw, centered, dtype):
     """Return factors and offsets (B, 1, 4) or (1, 4) of `xyxy` coordinates."""
     scaled = letterbox_size(sizes_hw, canvas_hw)
-    scale = ops.cast(scaled, dtype) / ops.cast(sizes_hw, dtype)  # (..., 2)
+    scale = ops.cast(scaled, dtype) / ops.cast(_positive_sizes(sizes_hw), dtype)  # (..., 2)
     scale = ops.expand_dims(ops.tile(ops.flip(scale, axis=-1), (1,) * (len(scale.shape) - 1) + (2,)), -2)
     if not centered:
         return scale, ops.zeros_like(scale)

@@ -137,3 +137,9 @@ def test_decode_yolo_of_extreme_outputs_is_finite(dtype):
     found = ops.convert_to_numpy(decode_yolo(outputs, np.array([[0, 0, 16, 16]], np.float32), 16))
     # Right and upper edge of the cell; 62.5 x 16 = 1000 wide, nothing high.
     np.testing.assert_allclose(found, [[-484, 0, 516, 0]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [0, -1, math.nan])
+def test_cell_anchors_name_ratios_that_are_not_above_0(ratio):
+    with pytest.raises(ValueError, match=r"`aspect_ratios` .* must be above 0"):
+        cell_anchors([32], [0.5, ratio])

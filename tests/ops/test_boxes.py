@@ -354,3 +354,11 @@ def test_box_functions_in_compiled_code_of_unknown_size():
     for function in compiled:
         for found, wanted in zip(function(values, sizes), expected, strict=True):
             np.testing.assert_allclose(np.asarray(found), wanted, atol=1e-4)
+
+
+def test_encode_deltas_of_an_anchor_without_area_is_finite():
+    # Centres 5 apart, over 1e-6; log(10 / 1e-6) = 16.118.
+    found = ops.convert_to_numpy(boxes.encode_deltas(np.float32([[0, 0, 10, 10]]), np.float32([[0, 0, 0, 0]])))
+    np.testing.assert_allclose(found, [[5e6, 5e6, 16.118096, 16.118096]], rtol=1e-5)
+    found = ops.convert_to_numpy(boxes.encode_deltas(np.zeros((1, 4), "float32"), np.zeros((1, 4), "float32")))
+    np.testing.assert_array_equal(found, np.zeros((1, 4)))

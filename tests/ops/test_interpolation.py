@@ -123,3 +123,15 @@ def test_resize_bilinear_wrong_arguments_are_named():
         resize_bilinear(ops.zeros((2, 2, 1)), (3, 3))
     with pytest.raises(ValueError, match=r"int32.* must be float"):
         resize_bilinear(ops.zeros((1, 2, 2, 1), "int32"), (3, 3))
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_resize_bilinear_does_not_depend_on_keras_image_data_format(align_corners):
+    features = np.random.default_rng(0).random((1, 4, 5, 3)).astype(np.float32)
+    expected = _numpy(resize_bilinear(ops.convert_to_tensor(features), (7, 6), align_corners=align_corners))
+    keras.config.set_image_data_format("channels_first")
+    try:
+        found = _numpy(resize_bilinear(ops.convert_to_tensor(features), (7, 6), align_corners=align_corners))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    np.testing.assert_array_equal(found, expected)

@@ -72,3 +72,16 @@ def test_letterbox_boxes_of_none_are_none_and_nan_stays():
 def test_letterbox_boxes_of_half_precision_are_float32(dtype):
     found = letterbox_boxes(ops.cast(np.ones((1, 1, 4)), dtype), np.array([[1000, 1000]]), (3000, 3000))
     np.testing.assert_array_equal(_numpy(found), np.full((1, 1, 4), 3, np.float32))
+
+
+@pytest.mark.parametrize("function", [letterbox_boxes, unletterbox_boxes])
+def test_sizes_below_1_are_named_and_count_as_1_in_tensors(function):
+    boxes = np.array([[1, 2, 3, 4]], np.float32)
+    with pytest.raises(ValueError, match=r"`sizes_hw` \(0, 5\) must be heights and widths of 1 pixel or more"):
+        function(boxes, (0, 5), (10, 10))
+    with pytest.raises(ValueError, match="`sizes_hw`"):
+        function(boxes[None], np.array([[5, 0]]), (10, 10))
+    with pytest.raises(ValueError, match=r"`canvas_hw` \(10, 0\) must be"):
+        function(boxes, (5, 5), (10, 0))
+    found = _numpy(function(boxes, ops.convert_to_tensor(np.array([0, 5], np.int32)), (10, 10)))
+    np.testing.assert_array_equal(found, _numpy(function(boxes, (1, 5), (10, 10))))
