@@ -3,9 +3,11 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from kerasvision.losses.inputs import PooledLoss, split_labels, widen, with_mask
+from kerasvision.ops.compilers import on_cpu, under_xla
 
 
 def lovasz_weights(errors, true, counted):
@@ -27,8 +29,8 @@ def lovasz_weights(errors, true, counted):
     true = ops.logical_and(true, counted)
     # Errors under 0 belong to pixels right by more than the margin, whose loss is 0: it is no matter that they come
     # after the pixels that do not count.
-    order = ops.argsort(-ops.where(counted, ops.stop_gradient(errors), -1), axis=-1)
-    order = ops.cast(order, "int32") + pixels * ops.expand_dims(ops.arange(rows, dtype="int32"), 1)
+    order = _falling(ops.where(counted, ops.stop_gradient(errors), -1))
+    order = order + pixels * ops.expand_dims(ops.arange(rows, dtype="int32"), 1)
     order = ops.reshape(order, (-1,))  # (R P,) into the flat errors
     hits = ops.reshape(ops.take(ops.cast(ops.reshape(true, (-1,)), "int32"), order), (rows, pixels))  # sorted
     size = ops.sum(hits, axis=-1, keepdims=True)  # (R, 1)
@@ -44,6 +46,33 @@ def lovasz_weights(errors, true, counted):
     weights = ops.reshape(weights, (-1,))
     weights = ops.scatter_update(ops.zeros_like(weights), ops.expand_dims(order, -1), weights)
     return ops.stop_gradient(ops.where(counted, ops.reshape(weights, (rows, pixels)), 0))
+
+
+def _falling(errors):
+    """Return the indices (R, P) int32 that sort each row of errors (R, P), the greatest first; ties in any order.
+
+    On CPUs NumPy sorts: 21 rows of 512 x 512 pixels take it 0.1 s, TensorFlow 0.6 s and JAX 4 s.
+    """
+    backend = keras.backend.backend()
+    if not on_cpu(errors) or (backend == "tensorflow" and under_xla()):  # XLA has no host functions there
+        return ops.cast(ops.argsort(-errors, axis=-1), "int32")
+    if backend == "jax":
+        import jax
+
+        result = jax.ShapeDtypeStruct(errors.shape, "int32")
+        return jax.pure_callback(_falling_on_host, result, errors, vmap_method="sequential")
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        order = tf.numpy_function(_falling_on_host, [errors], tf.int32, stateful=False)
+        return tf.ensure_shape(order, errors.shape)
+    if errors.device.type == "meta":
+        return ops.cast(ops.argsort(errors, axis=-1), "int32")
+    return ops.convert_to_tensor(_falling_on_host(ops.convert_to_numpy(errors)))
+
+
+def _falling_on_host(errors):
+    return np.argsort(-np.asarray(errors), axis=-1).astype(np.int32)
 
 
 @keras.saving.register_keras_serializable("kerasvision")

@@ -7,7 +7,9 @@ import pytest
 from keras import ops
 
 from kerasvision.losses import LovaszHingeLoss, LovaszSoftmaxLoss
+from kerasvision.losses import lovasz as lovasz_module
 from kerasvision.losses.lovasz import lovasz_weights
+from kerasvision.ops.compilers import on_cpu
 
 
 def _value(loss, truth, predictions):
@@ -95,3 +97,16 @@ def test_softmax_of_images_differs_from_that_of_the_batch():
     # Batch: class 0: 3 / 4, class 1: 0 / 1.
     found = _value(LovaszSoftmaxLoss(from_logits=False, reduction="none"), truth, shares)
     np.testing.assert_allclose(found, [1 - (3 / 4 + 0) / 2], rtol=1e-6)
+
+
+def test_a_large_map_is_sorted_on_the_host_where_that_is_faster(monkeypatch):
+    called = []
+    sort = lovasz_module._falling_on_host
+    monkeypatch.setattr(lovasz_module, "_falling_on_host", lambda errors: called.append(errors.shape) or sort(errors))
+    rng = np.random.default_rng(0)
+    errors, true = rng.random((3, 400)).astype(np.float32), rng.random((3, 400)) < 0.3
+    arguments = [ops.convert_to_tensor(part) for part in (errors, true, np.ones_like(true))]
+    found = ops.convert_to_numpy(lovasz_weights(*arguments))
+    monkeypatch.setattr(lovasz_module, "on_cpu", lambda _: False)
+    np.testing.assert_allclose(ops.convert_to_numpy(lovasz_weights(*arguments)), found, rtol=1e-6)
+    assert called == ([(3, 400)] if on_cpu(arguments[0]) else [])
