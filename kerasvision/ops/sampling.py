@@ -5,6 +5,9 @@ from keras import ops
 
 from kerasvision.ops.rows import mark_rows
 
+# Below it only what is no candidate.
+_LOWEST = -3.4e38
+
 
 def _first(candidates, priorities, most, count):
     """Return (B, A) bool: the `count` (B,) candidates of highest priority, at most `most`."""
@@ -12,9 +15,11 @@ def _first(candidates, priorities, most, count):
     size = min(most, anchors) if isinstance(anchors, int) else ops.minimum(most, anchors)
     if isinstance(size, int) and size == 0:
         return ops.zeros_like(candidates)
-    _, best = ops.top_k(ops.where(candidates, priorities, -1.0), size)  # (B, size)
+    # NaN comes last of the candidates, which a priority of -inf may tie with what is none.
+    priorities = ops.where(priorities >= _LOWEST, priorities, _LOWEST)
+    _, best = ops.top_k(ops.where(candidates, priorities, -float("inf")), size)  # (B, size)
     chosen = ops.expand_dims(ops.arange(ops.shape(best)[1], dtype="int32"), 0) < ops.expand_dims(count, 1)
-    return mark_rows(best, chosen, anchors)
+    return ops.logical_and(mark_rows(best, chosen, anchors), candidates)
 
 
 def sample_balanced(positives, negatives, *, size, positive_fraction, priorities=None, seed=None):
@@ -25,7 +30,7 @@ def sample_balanced(positives, negatives, *, size, positive_fraction, priorities
         negatives: (B, A) bool; anchors that are neither are never chosen.
         size: Number to choose; fewer only where there are not enough.
         positive_fraction: In [0, 1]: at most `int(size * positive_fraction)` positives are chosen. Negatives fill up.
-        priorities: (B, A) in [0, 1]: the highest are chosen, instead of at random.
+        priorities: (B, A): the highest are chosen, instead of at random; NaN last.
         seed: As in `keras.random.uniform`: an integer, which draws the same numbers every time, or a
             `keras.random.SeedGenerator`, which a layer or model holds. ``None``: a generator of Keras's own.
 

@@ -146,3 +146,13 @@ def test_samplers_in_compiled_code():
     for function in compiled:
         for found, wanted in zip(function(labels, priorities), expected, strict=True):
             np.testing.assert_array_equal(np.asarray(found), wanted)
+
+
+def test_sample_balanced_chooses_candidates_only_whatever_their_priorities():
+    positives = np.array([[True, True, False, False, False, True]])
+    negatives = np.array([[False, False, True, True, False, False]])
+    priorities = np.array([[-5.0, -np.inf, -2.0, np.nan, 9.0, -3.0]], np.float32)
+    chosen = sample_balanced(positives, negatives, size=4, positive_fraction=0.5, priorities=priorities)
+    # The two positives of highest priority, -3 and -5; both negatives.
+    np.testing.assert_array_equal(ops.convert_to_numpy(chosen[0]), [[True, False, False, False, False, True]])
+    np.testing.assert_array_equal(ops.convert_to_numpy(chosen[1]), negatives)
