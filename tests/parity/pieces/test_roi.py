@@ -65,6 +65,18 @@ def test_roi_align_beside_the_map_equals_torchvision():
     )
 
 
+def test_adaptive_roi_align_over_a_map_of_84_cells_equals_torchvision():
+    boxes = np.array([[[0, 0, 84 * 16, 50 * 16], [3, 5, 1300, 790], [100, 200, 180, 290]]], np.float32)
+    check(
+        "ops.roi_align",
+        "torchvision.ops.roi_align",
+        lambda features, boxes: roi_align(features, boxes, output_size=7, strides=16, sampling_ratio=None),
+        lambda features, boxes: _theirs(torchvision_align(_first(features), list(boxes), 7, 1 / 16), 1),
+        [_features(3, 1, 50, 84, 2), boxes],
+        differentiate=[0],
+    )
+
+
 @pytest.mark.parametrize("output_size", [7, (2, 3)])
 def test_roi_pool_equals_torchvision(output_size):
     check(
