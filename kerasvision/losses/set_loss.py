@@ -209,8 +209,7 @@ def _unpacked(y_true, y_pred):
     """Return labels, true boxes, logits and predicted boxes of dicts or packed tensors."""
     if isinstance(y_true, dict) and isinstance(y_pred, dict):
         return y_true["labels"], y_true["boxes"], y_pred["logits"], y_pred["boxes"]
-    shapes = [tuple(getattr(part, "shape", ())) for part in (y_true, y_pred)]
-    true, predicted = shapes
+    true, predicted = (list(getattr(part, "shape", ())) for part in (y_true, y_pred))
     # Two classes at least, of which one is "no object".
     if len(true) != 3 or true[-1] != 5 or len(predicted) not in (3, 4) or (predicted[-1] or 6) < 6:
         raise ValueError(
