@@ -332,7 +332,9 @@ def _adaptive_taps(start, extent, size, bins, max_samples):
     So many samples leave no cell between them unread: a row of P S + 2 successive cells holds all that are read.
     """
     per_bin = extent / bins  # (K, 1)
-    samples = ops.minimum(ops.ceil(per_bin), max_samples)
+    # The quotient rounded up, but not by division: XLA multiplies by the inverse, and 84 / 7 comes out above 12.
+    whole = ops.floor(per_bin)
+    samples = ops.minimum(whole + ops.cast(whole * bins < extent, "float32"), max_samples)
     reach = bins * max_samples + 2
     numbers = ops.arange(max_samples, dtype="float32")  # (S,)
     in_bin = (ops.expand_dims(numbers, 0) + 0.5) * per_bin / ops.maximum(samples, 1)  # (K, S)
