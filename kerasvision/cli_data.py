@@ -121,7 +121,9 @@ def check(
         from rich.table import Table
         from rich.text import Text
 
-        table = Table("", "file", "where", box=None, pad_edge=False)
+        table = Table("", box=None, pad_edge=False)
+        table.add_column("file", overflow="fold")
+        table.add_column("where", overflow="fold")
         table.add_column("problem", overflow="fold")
         for problem in shown:
             style = "red" if problem.severity == "error" else "dim"

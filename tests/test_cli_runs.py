@@ -67,7 +67,7 @@ def test_train_resumed_with_validation_shows_both_epochs(trained):
     out, second = trained
     assert "4 images to train on, 2 to validate on" in second.stdout
     assert "4 classes: background, car, pedestrian, tree" in second.stdout
-    assert "epochs: 2, batch size: 2 (the recipe's are 20 and 16)" in second.stdout
+    assert "epochs: 2, batch size: 2 (the recipe's are 8 and 8)" in second.stdout
     figures = dict(re.findall(r"^(\w+) +(\S+ +\S+)$", second.stdout, re.MULTILINE))
     assert re.fullmatch(r"[\d.]+ +[\d.]+", figures["loss"]) and re.fullmatch(r"– +[\d.]+", figures["val_mIoU"])
     history = json.loads((out / "history.json").read_text())

@@ -141,6 +141,7 @@ class SetLoss(WideLoss):
 
     Example: a compiled model of 5 queries and 2 classes packs its outputs, and the data their targets; `compute_loss`
     of a model of your own may call the loss with dicts.
+    >>> import numpy as np
     >>> inputs = keras.Input((4,))
     >>> logits = keras.layers.Reshape((5, 3))(keras.layers.Dense(15)(inputs))
     >>> boxes = keras.layers.Reshape((5, 4))(keras.layers.Dense(20, activation="sigmoid")(inputs))
