@@ -653,6 +653,9 @@ def test_data_of_a_task_shows_and_checks_its_own_images(voc, tmp_path):
     (voc / "SegmentationClass/d.png").unlink()
     result = run(*check, "--task", "segmentation", "--json")
     assert result.exit_code == 1 and "d.png" in result.stdout and "mask file is missing" in result.stdout
+    result = run("data", "check", voc_data)
+    assert result.exit_code == 1 and "--classes auto, or --classes FILE" in result.stdout
+    assert_user_error(run("data", "check", voc_data, "--task", "depth"), "--task depth", "'detection'")
 
 
 def test_data_check_of_good_data_exits_with_0(monkeypatch):
