@@ -283,7 +283,7 @@ def dense_crf():
 
         def run():
             field = densecrf.DenseCRF2D(500, 375, MASK_CLASSES)
-            field.setUnaryEnergy(utils.unary_from_softmax(_channels_first(probabilities)))
+            field.setUnaryEnergy(utils.unary_from_softmax(np.ascontiguousarray(np.moveaxis(probabilities, -1, 0))))
             field.addPairwiseGaussian(sxy=1, compat=3)
             field.addPairwiseBilateral(sxy=67, srgb=3, rgbim=image, compat=4)
             return field.inference(10)
