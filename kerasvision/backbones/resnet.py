@@ -14,7 +14,7 @@ from typing import Literal
 import keras
 
 from kerasvision.layers.convolution import ConvolutionBlock
-from kerasvision.layers.trainability import pass_on_frozen, restore_trainable, trainable_config
+from kerasvision.layers.trainability import constructor_arguments, pass_on_frozen, restore_trainable, trainable_config
 
 _INITIALIZER = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
 _EXPANSION = {"basic": 1, "bottleneck": 4}
@@ -133,8 +133,7 @@ class ResNet(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Build the network from what `get_config` returned."""
-        arguments = {key: value for key, value in config.items() if key not in ("trainable", "trainable_parts")}
-        return restore_trainable(cls(**arguments), config)
+        return restore_trainable(cls(**constructor_arguments(config)), config)
 
 
 def resnet10(**options):

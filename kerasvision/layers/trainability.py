@@ -26,6 +26,11 @@ def trainable_config(model, *, without=None) -> dict:
     return {"trainable": model.trainable, "trainable_parts": parts}
 
 
+def constructor_arguments(config: dict) -> dict:
+    """Return a configuration without what `trainable_config` put into it: what the constructor takes."""
+    return {key: value for key, value in config.items() if key not in ("trainable", "trainable_parts")}
+
+
 def restore_trainable(model, config: dict, *, without=None):
     """Set what `trainable_config` returned; its keys may be missing, as in configurations written by hand.
 

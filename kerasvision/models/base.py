@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from kerasvision.layers.normalization import IMAGENET_MEAN, IMAGENET_STD, ImageNormalization
-from kerasvision.layers.trainability import restore_trainable, trainable_config
+from kerasvision.layers.trainability import constructor_arguments, restore_trainable, trainable_config
 from kerasvision.losses import DiceLoss
 from kerasvision.metrics import CocoAP, SegmentationMetrics
 from kerasvision.metrics.class_ids import count_message, errors_deferred
@@ -324,7 +324,7 @@ class VisionModel(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Build the model from what `get_config` returned."""
-        arguments = {key: value for key, value in config.items() if key not in ("trainable", "trainable_parts")}
+        arguments = constructor_arguments(config)
         for key in ("backbone", "dtype"):
             if isinstance(arguments.get(key), dict):
                 arguments[key] = keras.saving.deserialize_keras_object(arguments[key], custom_objects)

@@ -22,7 +22,7 @@ from keras import ops
 
 from kerasvision.backbones.resnet import resnet10, resnet34, resnet50
 from kerasvision.layers import ConvolutionBlock, UNetDecoderBlock, UNetDoubleConvolution, UNetEncoderBlock
-from kerasvision.layers.trainability import pass_on_frozen, restore_trainable, trainable_config
+from kerasvision.layers.trainability import constructor_arguments, pass_on_frozen, restore_trainable, trainable_config
 from kerasvision.models.base import Segmenter, split_inputs
 from kerasvision.models.recipe import Recipe
 from kerasvision.ops.resizing import ResizeRule
@@ -83,8 +83,7 @@ class ContractingPath(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Build the path from what `get_config` returned."""
-        arguments = {key: value for key, value in config.items() if key not in ("trainable", "trainable_parts")}
-        return restore_trainable(cls(**arguments), config)
+        return restore_trainable(cls(**constructor_arguments(config)), config)
 
 
 @keras.saving.register_keras_serializable("kerasvision")
