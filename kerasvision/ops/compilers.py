@@ -1,16 +1,21 @@
-"""What a graph is being made for, as far as can be told while it is made: the faster of two paths depends on it."""
+"""What a graph is being made for, as far as can be told while it is made, and calls out of it to the host."""
 
 import keras
+from keras import ops
 
 
 def under_xla():
-    """Return whether TensorFlow is tracing for XLA, or the backend is JAX, which always does.
+    """Return whether TensorFlow is tracing for XLA (see `under_tensorflow_xla`), or the backend is JAX."""
+    return keras.backend.backend() == "jax" or under_tensorflow_xla()
+
+
+def under_tensorflow_xla():
+    """Return whether TensorFlow is tracing for XLA, which lacks some of its kernels, and calls to the host.
 
     A plain `tf.function` that was traced before, and is called again inside a compiled one, is not noticed.
     """
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        return backend == "jax"
+    if keras.backend.backend() != "tensorflow":
+        return False
     import tensorflow as tf
 
     if tf.executing_eagerly():
@@ -34,3 +39,26 @@ def on_cpu(tensor):
 
         return jax.default_backend() == "cpu"
     return tensor.device.type in ("cpu", "meta")  # Keras infers shapes on "meta"
+
+
+def call_on_host(function, shape, *arrays):
+    """Call a function of NumPy arrays, also in a graph, but not under TensorFlow's XLA; no gradient flows through it.
+
+    Args:
+        function: Takes as many arrays, returns one, int32.
+        shape: Of the result, static; ``None`` in it for what is not known.
+        *arrays: Tensors.
+
+    Returns:
+        int32 tensor of `shape`.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.ensure_shape(tf.numpy_function(function, arrays, tf.int32, stateful=False), shape)
+    if backend == "jax":
+        import jax
+
+        return jax.pure_callback(function, jax.ShapeDtypeStruct(shape, "int32"), *arrays, vmap_method="sequential")
+    return ops.convert_to_tensor(function(*map(ops.convert_to_numpy, arrays)))

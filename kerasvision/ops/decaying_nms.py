@@ -7,8 +7,8 @@ to be kept; all return (indices, valid, scores), each (B, D), as `kerasvision.op
 import keras
 from keras import ops
 
-from kerasvision.ops.compilers import under_xla
-from kerasvision.ops.greedy_nms import pairwise_areas, separate_classes, with_labels
+from kerasvision.ops.compilers import under_tensorflow_xla
+from kerasvision.ops.greedy_nms import image_by_image, pairwise_areas, separate_classes, with_labels
 from kerasvision.ops.rows import take_rows
 
 
@@ -30,7 +30,12 @@ def soft_nms(boxes_xyxy, scores, labels, decay, max_detections, lowest, *, expor
     TensorFlow has a native kernel for the Gaussian, which XLA does not compile. It decays a box's score when that
     comes to the front of a queue, not all scores at every step.
     """
-    if decay[0] == "gaussian" and keras.backend.backend() == "tensorflow" and not exportable and not under_xla():
+    if (
+        decay[0] == "gaussian"
+        and keras.backend.backend() == "tensorflow"
+        and not exportable
+        and not under_tensorflow_xla()
+    ):
         return _native_gaussian(boxes_xyxy, scores, labels, decay[1], max_detections, lowest)
     return _soft_loop(boxes_xyxy, scores, labels, decay, max_detections, lowest)
 
@@ -54,10 +59,8 @@ def _native_gaussian(boxes_xyxy, scores, labels, sigma, max_detections, lowest):
         )
         return indices, tf.range(max_detections) < count, found
 
-    boxes_xyxy, scores = ops.stop_gradient(boxes_xyxy), ops.stop_gradient(scores)
-    if boxes_xyxy.shape[0] == 1:
-        return tuple(output[None] for output in one_image((boxes_xyxy[0], scores[0])))
-    return tf.map_fn(one_image, (boxes_xyxy, scores), fn_output_signature=(tf.int32, tf.bool, tf.float32))
+    inputs = (ops.stop_gradient(boxes_xyxy), ops.stop_gradient(scores))
+    return image_by_image(one_image, inputs, (tf.int32, tf.bool, tf.float32))
 
 
 def _soft_loop(boxes_xyxy, scores, labels, decay, max_detections, lowest):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasvision.ops.compilers import under_xla
+from kerasvision.ops.compilers import under_tensorflow_xla
 from kerasvision.ops.rows import take_rows
 
 # Candidates that are compared among each other at once: enough that most images need one or two rounds.
@@ -81,7 +81,7 @@ def native(boxes_xyxy, scores, labels, iou_threshold, max_detections):
     if labels is not None:
         boxes_xyxy = separate_classes(boxes_xyxy, labels)
 
-    if under_xla():  # whose kernel cannot take fewer boxes than it is to give
+    if under_tensorflow_xla():  # whose kernel cannot take fewer boxes than it is to give
         missing = tf.maximum(max_detections - tf.shape(scores)[1], 0)
         boxes_xyxy = tf.pad(boxes_xyxy, [(0, 0), (0, missing), (0, 0)])
         scores = tf.pad(scores, [(0, 0), (0, missing)], constant_values=-float("inf"))
@@ -99,10 +99,16 @@ def native(boxes_xyxy, scores, labels, iou_threshold, max_detections):
         kept = tf.range(max_detections) < count
         return tf.where(kept, indices, 0), kept  # XLA fills up with other indices
 
-    if boxes_xyxy.shape[0] == 1:
-        indices, valid = one_image((boxes_xyxy[0], scores[0]))
-        return indices[None], valid[None]
-    return tf.map_fn(one_image, (boxes_xyxy, scores), fn_output_signature=(tf.int32, tf.bool))
+    return image_by_image(one_image, (boxes_xyxy, scores), (tf.int32, tf.bool))
+
+
+def image_by_image(function, inputs, dtypes):
+    """Apply a TensorFlow function of one image's tensors to each of a batch; a batch of one needs no loop."""
+    import tensorflow as tf
+
+    if inputs[0].shape[0] == 1:
+        return tuple(output[None] for output in function(tuple(part[0] for part in inputs)))
+    return tf.map_fn(function, inputs, fn_output_signature=dtypes)
 
 
 def separate_classes(boxes_xyxy, labels):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasvision.ops.compilers import under_xla
+from kerasvision.ops.compilers import call_on_host, under_tensorflow_xla
 from kerasvision.ops.rows import take_rows
 
 Solver = Literal["auto", "host", "graph"]
@@ -53,24 +53,10 @@ def assign(cost, valid=None, *, solver: Solver = "auto"):
     valid = ops.ones((batch, columns), "bool") if valid is None else ops.cast(valid, "bool")
     if solver == "auto":
         # Under TensorFlow's XLA there is no kernel for calls to Python.
-        solver = "graph" if keras.backend.backend() == "tensorflow" and under_xla() else "host"
-    return _assign_on_host(cost, valid) if solver == "host" else _assign_in_graph(cost, valid)
-
-
-def _assign_on_host(cost, valid):
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        rows = tf.numpy_function(_solve_batch, [tf.cast(cost, tf.float64), valid], tf.int32, stateful=False)
-        rows.set_shape((cost.shape[0], cost.shape[2]))
-        return rows
-    if backend == "jax":
-        import jax
-
-        shape = jax.ShapeDtypeStruct((cost.shape[0], cost.shape[2]), "int32")
-        return jax.pure_callback(_solve_batch, shape, cost, valid, vmap_method="sequential")
-    return ops.convert_to_tensor(_solve_batch(ops.convert_to_numpy(cost), ops.convert_to_numpy(valid)))
+        solver = "graph" if under_tensorflow_xla() else "host"
+    if solver == "graph":
+        return _assign_in_graph(cost, valid)
+    return call_on_host(_solve_batch, (cost.shape[0], cost.shape[2]), cost, valid)
 
 
 def _solve_batch(cost, valid):

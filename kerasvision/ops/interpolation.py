@@ -5,7 +5,7 @@ import functools
 import keras
 from keras import ops
 
-from kerasvision.ops.compilers import under_xla
+from kerasvision.ops.compilers import under_tensorflow_xla
 
 
 def resize_bilinear(features, size_hw, *, align_corners=False):
@@ -31,7 +31,7 @@ def resize_bilinear(features, size_hw, *, align_corners=False):
     _check(features, size_hw)
     dtype = keras.backend.standardize_dtype(features.dtype)
     backend = keras.backend.backend()
-    if backend == "tensorflow" and not under_xla():
+    if backend == "tensorflow" and not under_tensorflow_xla():
         import tensorflow as tf
 
         resized = tf.raw_ops.ResizeBilinear(

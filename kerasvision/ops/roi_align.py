@@ -3,11 +3,10 @@
 import itertools
 import math
 
-import keras
 from keras import ops
 
 from kerasvision.ops.boxes import area
-from kerasvision.ops.compilers import under_xla
+from kerasvision.ops.compilers import under_tensorflow_xla
 
 # Features gathered at once, in elements: 32 MB of float32. Larger pieces leave the processor's caches, smaller ones
 # spend their time on starting operations.
@@ -239,7 +238,7 @@ def _in_pieces(cells, per_box, valid, grid, sampling_ratio, aligned, bounds):
 
 def readable_cells(cells):
     """Return cells (M, C), one more where there is none under XLA, which reads them even if there is no box."""
-    if cells.shape[0] is not None or keras.backend.backend() != "tensorflow" or not under_xla():
+    if cells.shape[0] is not None or not under_tensorflow_xla():
         return cells
     missing = ops.maximum(1 - ops.shape(cells)[0], 0)  # known to XLA, which leaves out the copy
     return ops.concatenate([cells, ops.zeros((missing, cells.shape[1]), cells.dtype)], axis=0)
@@ -263,7 +262,7 @@ def in_pieces(function, inputs, piece):
         piece = -(-total // -(-total // piece))  # pieces of about the same size
     total = ops.shape(inputs[0])[0]
     # XLA traces the loop's body even if there is no box, and cannot take a piece of nothing.
-    filled = ops.maximum(total, 1) if keras.backend.backend() == "tensorflow" and under_xla() else total
+    filled = ops.maximum(total, 1) if under_tensorflow_xla() else total
 
     def split(values):
         filling = ops.zeros((filled + (-filled) % piece - total, *values.shape[1:]), values.dtype)
