@@ -6,7 +6,7 @@ import numbers
 import keras
 from keras import ops
 
-from kerasvision.losses.inputs import WideLoss, as_tuple, counting, split_labels, weights_of, widen
+from kerasvision.losses.inputs import WideLoss, as_tuple, counting, split_labels, weights_of, weights_of_labels, widen
 
 
 def cross_entropy(
@@ -101,8 +101,7 @@ class CrossEntropyLoss(WideLoss):
         )
         labels, counted = split_labels(y_true, y_pred, self.ignore_class)
         if self.divide_by_weights and self.class_weights is not None and self.reduction not in ("sum", "none", None):
-            weights = ops.cast(ops.convert_to_tensor(self.class_weights, "float32"), loss.dtype)
-            weights = ops.take(weights, ops.clip(labels, 0, len(self.class_weights) - 1), axis=0)
+            weights = weights_of_labels("class_weights", self.class_weights, labels, y_pred.shape[-1], loss.dtype)
             counts = ops.cast(counted, loss.dtype)
             total = ops.sum(weights * counts)
             loss = loss * ops.where(total > 0, ops.sum(counts) / ops.where(total > 0, total, 1), 0)
@@ -205,8 +204,7 @@ class OHEMCrossEntropyLoss(WideLoss):
         labels, counted = split_labels(y_true, y_pred, self.ignore_class)
         kept = hard_pixels(loss, counted, threshold=self.threshold, min_kept=self.min_kept)
         if self.class_weights is not None:
-            weights = ops.cast(weights_of("class_weights", self.class_weights, y_pred.shape[-1]), loss.dtype)
-            loss = loss * ops.take(weights, ops.clip(labels, 0, len(self.class_weights) - 1), axis=0)
+            loss *= weights_of_labels("class_weights", self.class_weights, labels, y_pred.shape[-1], loss.dtype)
         return counting(loss, kept)
 
     def get_config(self):

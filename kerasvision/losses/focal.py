@@ -15,7 +15,7 @@ from kerasvision.losses.inputs import (
     one_hot,
     power,
     split_labels,
-    weights_of,
+    weights_of_labels,
     widen,
 )
 
@@ -83,8 +83,7 @@ def softmax_focal_loss(labels, logits, *, alpha=None, gamma=2.0, ignore_class: i
     if isinstance(alpha, numbers.Real):
         return alpha * loss
     labels, _ = split_labels(labels, logits, ignore_class)
-    labels = ops.clip(labels, 0, len(alpha) - 1)  # of ignored ones, whose loss is 0
-    return ops.take(weights_of("alpha", alpha, logits.shape[-1]), labels, axis=0) * loss
+    return weights_of_labels("alpha", alpha, labels, logits.shape[-1], loss.dtype) * loss
 
 
 @keras.saving.register_keras_serializable("kerasvision")

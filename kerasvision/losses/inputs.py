@@ -167,3 +167,9 @@ def weights_of(name, values, classes):
             f"`{name}` has {len(values)} values, but predictions have {classes} classes; give one for each"
         )
     return ops.convert_to_tensor(values, "float32")
+
+
+def weights_of_labels(name, values, labels, classes, dtype):
+    """Return each element's class weight (...), given integer labels (...); that of a neighbour where out of range."""
+    weights = ops.cast(weights_of(name, values, classes), dtype)
+    return ops.take(weights, ops.clip(labels, 0, len(values) - 1), axis=0)

@@ -3,10 +3,10 @@
 import contextlib
 import contextvars
 
-import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+from kerasvision.ops.compilers import known_value
 
 _REMEDY = "map the data set's ids to 0 to {top}, or to the ignored one"
 _deferred = contextvars.ContextVar("deferred", default=False)
@@ -40,7 +40,7 @@ def check_ids(truth, counted, num_classes, ignore_class):
     if _deferred.get():
         return
     wrong = ops.logical_and(counted, ops.logical_or(truth < 0, truth >= num_classes))
-    if not _value(ops.any(wrong)):  # one number leaves the device, unless there is something to tell
+    if not known_value(ops.any(wrong)):  # one number leaves the device, unless there is something to tell
         return
     ids = ops.convert_to_numpy(truth)[ops.convert_to_numpy(wrong)]
     found, counts = np.unique(ids, return_counts=True)
@@ -52,13 +52,27 @@ def check_ids(truth, counted, num_classes, ignore_class):
     )
 
 
+def check_arrays(truth, predictions, num_classes, ignore_class):
+    """Check the class ids of numpy arrays of pixels that count.
+
+    Raises:
+        ValueError: An id is not in [0, C).
+    """
+    for name, values in (("truth", truth), ("predictions", predictions)):
+        if values.size and not 0 <= values.min() <= values.max() < num_classes:
+            raise ValueError(
+                f"`{name}` holds class ids from {values.min()} to {values.max()}, expected 0 to {num_classes - 1}"
+                f" or {ignore_class} for ignored pixels; {_REMEDY.format(top=num_classes - 1)}"
+            )
+
+
 def check_none_counted(metric):
     """Check that a metric counted no class ids out of range, if that is known and errors are not deferred.
 
     Raises:
         ValueError: It did.
     """
-    count = 0 if _deferred.get() else _value(metric.out_of_range)
+    count = 0 if _deferred.get() else known_value(metric.out_of_range)
     if count:
         raise ValueError(count_message(metric.name, count, metric.num_classes))
 
@@ -69,13 +83,3 @@ def count_message(name, count, num_classes):
         f"`{name}` counted {int(count)} pixels whose class ids are neither one of the {num_classes} classes, 0 to "
         f"{num_classes - 1}, nor ignored; {_REMEDY.format(top=num_classes - 1)}"
     )
-
-
-def _value(scalar):
-    """Return a scalar's value as a number, ``None`` in a graph, where there is none yet."""
-    if keras.backend.backend() == "torch" and in_stateless_scope():
-        return None  # Keras traces PyTorch with tensors that have no values, or any
-    try:
-        return ops.convert_to_numpy(scalar).item()
-    except (TypeError, NotImplementedError, AttributeError):  # JAX's tracers; TensorFlow's symbolic tensors
-        return None

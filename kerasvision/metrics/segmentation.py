@@ -4,7 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasvision.metrics.class_ids import check_ids, check_none_counted
+from kerasvision.metrics.class_ids import check_arrays, check_none_counted
+from kerasvision.metrics.pixels import PixelMetric
 from kerasvision.ops.rows import count_ids
 
 _FIGURES = ("mIoU", "pixel_accuracy", "dice", "mean_accuracy", "frequency_weighted_IoU")
@@ -33,12 +34,7 @@ def confusion_matrix(truth, predictions, num_classes, ignore_class: int | None =
         raise ValueError(f"`predictions` of shape {predictions.shape} must have the shape of `truth`, {truth.shape}")
     counted = np.ones(truth.shape, bool) if ignore_class is None else truth != ignore_class
     truth, predictions = truth[counted].astype(np.int64), predictions[counted].astype(np.int64)
-    for name, values in (("truth", truth), ("predictions", predictions)):
-        if values.size and not 0 <= values.min() <= values.max() < num_classes:
-            raise ValueError(
-                f"`{name}` holds class ids from {values.min()} to {values.max()}, expected 0 to {num_classes - 1}"
-                f" or {ignore_class} for ignored pixels; map the data set's ids first"
-            )
+    check_arrays(truth, predictions, num_classes, ignore_class)
     counts = np.bincount(truth * num_classes + predictions, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)  # (C, C)
 
@@ -105,53 +101,8 @@ def _ratio(part, whole):
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 
-def pixels_of(y_true, y_pred, sample_weight, *, num_classes, ignore_class):
-    """Return the pixels of a batch as backend tensors, flattened to (N,).
-
-    Args:
-        y_true: (B, H, W) or (B, H, W, 1) integer masks.
-        y_pred: (B, H, W, C) logits or probabilities.
-        sample_weight: (B, H, W), or with fewer axes: (B,) weighs whole images; or ``None``.
-        num_classes: C.
-        ignore_class: Mask value of pixels that do not count, or ``None``.
-
-    Returns:
-        True and predicted classes (N,) int32; whether a pixel counts (N,) bool; the number of pixels, int32, that
-        would count but are neither a class nor ignored; the number of those that would count but have a NaN among
-        their predictions, of which no class is the greatest.
-
-    Raises:
-        ValueError: `y_pred` has another number of channels than `num_classes`, or, outside of graphs, a pixel that
-            counts is of no class.
-    """
-    if y_pred.shape[-1] != num_classes:
-        raise ValueError(
-            f"`y_pred` has {y_pred.shape[-1]} channels, but `num_classes` is {num_classes}; make them equal"
-        )
-    truth = ops.convert_to_tensor(y_true)
-    if "float" in keras.backend.standardize_dtype(truth.dtype):
-        truth = ops.where(ops.isnan(truth), ops.cast(-1e9, truth.dtype), truth)  # an integer of NaN may be any class
-    truth = ops.reshape(ops.cast(truth, "int32"), (-1,))
-    predictions = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
-    counted = ops.ones_like(truth, dtype="bool") if ignore_class is None else truth != ignore_class
-    if sample_weight is not None:
-        weights = ops.convert_to_tensor(sample_weight)
-        while len(weights.shape) < len(y_true.shape):
-            weights = ops.expand_dims(weights, -1)  # (B,) to (B, 1, 1): one weight an image, not a column
-        weights = ops.reshape(ops.broadcast_to(weights, ops.shape(y_true)), (-1,))
-        counted = ops.logical_and(counted, weights != 0)
-    check_ids(truth, counted, num_classes, ignore_class)
-    valid = ops.logical_and(truth >= 0, truth < num_classes)
-    wrong = ops.logical_and(counted, ops.logical_not(valid))
-    counted = ops.logical_and(counted, valid)
-    defined = ops.reshape(ops.all(ops.equal(y_pred, y_pred), axis=-1), (-1,))  # False where a NaN is among them
-    undefined = ops.logical_and(counted, ops.logical_not(defined))
-    wrong, undefined = (ops.cast(ops.sum(ops.cast(part, "int32")), "int32") for part in (wrong, undefined))
-    return truth, predictions, ops.logical_and(counted, defined), wrong, undefined
-
-
 @keras.saving.register_keras_serializable("kerasvision")
-class SegmentationMetrics(keras.metrics.Metric):
+class SegmentationMetrics(PixelMetric):
     """mIoU, pixel accuracy and Dice of integer masks and logits, from one exact confusion matrix.
 
     Args:
@@ -173,15 +124,11 @@ class SegmentationMetrics(keras.metrics.Metric):
     def __init__(
         self, num_classes, *, ignore_class: int | None = 255, all_statistics=False, name="segmentation", **kwargs
     ):
-        super().__init__(name=name, **kwargs)
-        self.num_classes = num_classes
-        self.ignore_class = ignore_class
+        super().__init__(num_classes, ignore_class=ignore_class, name=name, **kwargs)
         self.all_statistics = all_statistics
         shape = (num_classes * num_classes,)
         self.low = self.add_variable(shape=shape, initializer="zeros", dtype="int32", name="low")
         self.high = self.add_variable(shape=shape, initializer="zeros", dtype="int32", name="high")
-        self.out_of_range = self.add_variable(shape=(), initializer="zeros", dtype="int32", name="out_of_range")
-        self.undefined = self.add_variable(shape=(), initializer="zeros", dtype="int32", name="undefined")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Count a batch of masks (B, H, W) and logits (B, H, W, C); pixels of sample weight 0 do not count.
@@ -196,11 +143,7 @@ class SegmentationMetrics(keras.metrics.Metric):
                 that counts is of no class. Nothing of the batch is counted then.
         """
         classes = self.num_classes
-        truth, predictions, counted, wrong, undefined = pixels_of(
-            y_true, y_pred, sample_weight, num_classes=classes, ignore_class=self.ignore_class
-        )
-        self.out_of_range.assign(self.out_of_range + wrong)
-        self.undefined.assign(self.undefined + undefined)
+        truth, predictions, counted = self.take_pixels(y_true, y_pred, sample_weight)
         # Pixels that do not count go to one cell behind the matrix.
         cells = ops.where(counted, truth * classes + predictions, classes * classes)
         low = self.low + count_ids(cells, classes * classes + 1)[:-1]
@@ -223,15 +166,13 @@ class SegmentationMetrics(keras.metrics.Metric):
         Raises:
             ValueError: A graph counted class ids out of range, and this is called outside of it.
         """
-        check_none_counted(self)
+        spoiled = self.spoiled()
         counts = ops.cast(self.high, "float32") * _CARRY + ops.cast(self.low, "float32")
         confusion = ops.reshape(counts, (self.num_classes, self.num_classes))  # (C, C)
         right, true = ops.diagonal(confusion), ops.sum(confusion, axis=1)
         sizes = ops.sum(confusion, axis=0) + true
         total = ops.maximum(ops.sum(true), 1)
-        wrong = ops.convert_to_tensor(self.out_of_range + self.undefined) > 0
-        undefined = ops.logical_or(wrong, ops.sum(sizes) == 0)
-        invalid = ops.where(undefined, float("nan"), 0.0)
+        invalid = ops.where(ops.logical_or(spoiled, ops.sum(sizes) == 0), float("nan"), 0.0)
 
         def mean(numerator, denominator):
             occurs = ops.cast(denominator > 0, "float32")
@@ -249,9 +190,4 @@ class SegmentationMetrics(keras.metrics.Metric):
 
     def get_config(self):
         """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "ignore_class": self.ignore_class,
-            "all_statistics": self.all_statistics,
-        }
+        return {**super().get_config(), "all_statistics": self.all_statistics}

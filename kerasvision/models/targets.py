@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasvision.ops.compilers import known_value
+
 # Rows that a batch's boxes are padded to a multiple of, so that batches of many counts share a few compiled functions.
 ROWS = 16
 _FILLERS = {"boxes": 0.0, "labels": -1, "ignored": False}
@@ -64,16 +66,6 @@ def refuse_lists(targets):
         )
 
 
-def on_host(value):
-    """Return a value as a numpy array, ``None`` for a tensor in a graph, which has no value yet."""
-    if not keras.ops.is_tensor(value):
-        return np.asarray(value)
-    try:
-        return np.asarray(ops.convert_to_numpy(value))
-    except (TypeError, NotImplementedError):  # JAX's tracers; TensorFlow's symbolic tensors
-        return None
-
-
 def check_boxes(targets, num_classes):
     """Check a detector's padded targets as far as their values are known.
 
@@ -87,7 +79,7 @@ def check_boxes(targets, num_classes):
             f"`boxes` of shape {boxes} and `labels` of shape {labels} must be (batch, boxes, 4) and (batch, boxes); "
             "pad images with fewer boxes with label -1, or give lists of arrays"
         )
-    labels, ignored = on_host(targets["labels"]), on_host(targets.get("ignored", False))
+    labels, ignored = known_value(targets["labels"]), known_value(targets.get("ignored", False))
     if labels is None or ignored is None:
         return
     wrong = np.argwhere((labels >= num_classes) & ~ignored.astype(bool))
@@ -106,7 +98,7 @@ def check_masks(masks, num_classes, ignore_class):
     Raises:
         ValueError: An id that is neither a class nor `ignore_class`.
     """
-    masks = on_host(masks)
+    masks = known_value(masks)
     if masks is None:
         return
     wrong = (masks < 0) | (masks >= num_classes)

@@ -1,7 +1,9 @@
 """What a graph is being made for, as far as can be told while it is made, and calls out of it to the host."""
 
 import keras
+import numpy as np
 from keras import ops
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 
 def under_xla():
@@ -39,6 +41,21 @@ def on_cpu(tensor):
 
         return jax.default_backend() == "cpu"
     return tensor.device.type in ("cpu", "meta")  # Keras infers shapes on "meta"
+
+
+def known_value(value):
+    """Return a tensor, variable or sequence as a NumPy array; ``None`` in a graph, where it has no value.
+
+    Keras traces PyTorch with tensors that have no values, or any: those are not known either.
+    """
+    if not (ops.is_tensor(value) or isinstance(value, keras.Variable)):
+        return np.asarray(value)
+    if keras.backend.backend() == "torch" and in_stateless_scope():
+        return None
+    try:
+        return np.asarray(ops.convert_to_numpy(value))
+    except (TypeError, NotImplementedError, AttributeError):  # JAX's tracers; TensorFlow's symbolic tensors
+        return None
 
 
 def call_on_host(function, shape, *arrays):
