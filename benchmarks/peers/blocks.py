@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.ops import Call, Sides, comparison
-from benchmarks.peers.ops import ANCHORS, CANDIDATES, KEPT, random_boxes, torch_call
+from benchmarks.peers.ops import ANCHORS, CANDIDATES, KEPT, channels_first, random_boxes, scores_and_labels, torch_call
 
 # Logits of Pascal VOC's 21 classes.
 MASK_SIZE, MASK_CLASSES = 256, 21
@@ -16,13 +16,9 @@ def _random(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def _channels_first(features):
-    return np.ascontiguousarray(np.moveaxis(features, -1, 1))
-
-
 def _torch_module(module, *features):
     """Return a function without arguments that runs a PyTorch module on (B, H, W, C) maps."""
-    return torch_call(module.eval(), *map(_channels_first, features))
+    return torch_call(module.eval(), *map(channels_first, features))
 
 
 # --- boxes, assignment, suppression
@@ -94,7 +90,7 @@ def _parallel_nms(method):
     from kerasvision.ops.nms import non_max_suppression
 
     boxes = random_boxes(CANDIDATES)
-    scores = np.random.default_rng(1).permutation(np.linspace(0.05, 1, CANDIDATES, dtype=np.float32))
+    scores, _ = scores_and_labels()
 
     def call(method):
         return Call(
@@ -136,7 +132,7 @@ def _resizing(align_corners):
 
         return torch_call(
             lambda maps: interpolate(maps, (520, 520), mode="bilinear", align_corners=align_corners),
-            _channels_first(logits),
+            channels_first(logits),
         )
 
     return Sides(
@@ -239,7 +235,7 @@ def feature_pyramid():
         from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
         network = FeaturePyramidNetwork(list(channels), 256, extra_blocks=LastLevelP6P7(256, 256)).eval()
-        return torch_call(lambda *maps: network(dict(zip("345", maps, strict=True))), *map(_channels_first, levels))
+        return torch_call(lambda *maps: network(dict(zip("345", maps, strict=True))), *map(channels_first, levels))
 
     return Sides(Call(lambda *levels: tuple(layer(list(levels))), levels), {"torchvision FPN": torchvision})
 
@@ -260,7 +256,7 @@ def bifpn():
 
         feature_info = [{"num_chs": count, "reduction": 8 << k, "module": ""} for k, count in enumerate(channels)]
         network = BiFpn(get_efficientdet_config("tf_efficientdet_d0"), feature_info).eval()
-        return torch_call(lambda *maps: network(list(maps)), *map(_channels_first, levels))
+        return torch_call(lambda *maps: network(list(maps)), *map(channels_first, levels))
 
     return Sides(Call(lambda *levels: tuple(layer(list(levels), training=False)), levels), {"effdet BiFpn": effdet})
 
@@ -335,7 +331,7 @@ def _mask_loss(ours, theirs, **peers):
         import torch
 
         module = theirs()
-        predicted = torch.from_numpy(_channels_first(logits)).requires_grad_()
+        predicted = torch.from_numpy(channels_first(logits)).requires_grad_()
         truth = torch.from_numpy(masks).long()
 
         def run():

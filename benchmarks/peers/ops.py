@@ -21,6 +21,11 @@ def torch_call(function, *arrays):
     return torch.inference_mode()(lambda: function(*tensors))
 
 
+def channels_first(features):
+    """Return maps (B, H, W, C) as PyTorch has them, (B, C, H, W)."""
+    return np.ascontiguousarray(np.moveaxis(features, -1, 1))
+
+
 def random_boxes(count, *, side=800.0, smallest=8.0, largest=200.0, seed=0):
     """Return float32 (count, 4) boxes of many sizes inside an image."""
     rng = np.random.default_rng(seed)
@@ -41,7 +46,8 @@ def _overlapping(places, seed=0):
     return np.concatenate([corners, corners + size], axis=1).astype(np.float32)
 
 
-def _scores_and_labels(count=CANDIDATES):
+def scores_and_labels(count=CANDIDATES):
+    """Return float32 (count,) scores, all different and in no order, and int32 (count,) labels."""
     rng = np.random.default_rng(1)
     scores = rng.permutation(np.linspace(0.05, 1, count, dtype=np.float32))
     return scores, rng.integers(0, CLASSES, count).astype(np.int32)
@@ -74,7 +80,7 @@ def _keras_layer(package, name, boxes, scores, labels):
 def _nms_per_class(boxes):
     from kerasvision.ops.nms import non_max_suppression
 
-    scores, labels = _scores_and_labels()
+    scores, labels = scores_and_labels()
 
     def ours(boxes, scores, labels):
         return tuple(non_max_suppression(boxes, scores, labels, iou_threshold=0.5, max_detections=KEPT))
@@ -129,7 +135,7 @@ def nms_all_overlap():
 def _nms_one_class(boxes):
     from kerasvision.ops.nms import non_max_suppression
 
-    scores, labels = _scores_and_labels()
+    scores, labels = scores_and_labels()
 
     def ours(boxes, scores):
         return tuple(non_max_suppression(boxes, scores, iou_threshold=0.5, max_detections=KEPT))
@@ -198,7 +204,7 @@ def nms_agnostic_places():
 def _soft_nms(boxes):
     from kerasvision.ops.nms import non_max_suppression
 
-    scores, _ = _scores_and_labels(len(boxes))
+    scores, _ = scores_and_labels(len(boxes))
 
     def ours(boxes, scores):
         return tuple(
@@ -256,10 +262,6 @@ def _pyramid(seed=0):
     return [rng.normal(size=(1, 200 >> k, 200 >> k, 256)).astype(np.float32) for k in range(4)]
 
 
-def _channels_first(features):
-    return np.moveaxis(features, -1, 1)
-
-
 def _roi_align(boxes, sampling_ratio):
     from kerasvision.ops.roi_align import roi_align
 
@@ -276,7 +278,7 @@ def _roi_align(boxes, sampling_ratio):
         return torch_call(
             lambda boxes, *levels: pool(dict(zip(names, levels, strict=True)), [boxes], [(800, 800)]),
             boxes,
-            *map(_channels_first, levels),
+            *map(channels_first, levels),
         )
 
     return Sides(
@@ -315,9 +317,7 @@ def roi_pool_one_map():
     def torchvision():
         from torchvision.ops import roi_pool as theirs
 
-        return torch_call(
-            lambda features, boxes: theirs(features, [boxes], 7, 1 / 16), _channels_first(features), boxes
-        )
+        return torch_call(lambda features, boxes: theirs(features, [boxes], 7, 1 / 16), channels_first(features), boxes)
 
     return Sides(
         Call(lambda features, boxes: roi_pool(features, boxes, output_size=7, stride=16), (features, boxes[None])),
@@ -377,7 +377,7 @@ def anchors():
 
         generator = Theirs(SIZES, ((0.5, 1.0, 2.0),) * len(SIZES))
         images = ImageList(torch.zeros(1, 3, 800, 800), [(800, 800)])
-        return torch_call(lambda *maps: generator(images, list(maps)), *map(_channels_first, features))
+        return torch_call(lambda *maps: generator(images, list(maps)), *map(channels_first, features))
 
     return Sides(
         Call(ours, features, open_sizes=True),

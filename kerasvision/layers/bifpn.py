@@ -10,7 +10,7 @@ from kerasvision.layers.normalization import check_normalization
 from kerasvision.layers.separable_convolution import SeparableConvolutionBlock
 from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.layers.weighted_fusion import Fusion, WeightedFusion
-from kerasvision.ops.nearest import crop_like, resize_nearest_like
+from kerasvision.ops.nearest import crop_like, halved, resize_nearest_like
 
 
 @keras.saving.register_keras_serializable("kerasvision")
@@ -136,7 +136,7 @@ class BiFPN(keras.layers.Layer):
         shapes = [(*shape[:-1], self.filters) for shape in input_shapes]
         while len(shapes) < self.levels:
             batch, *sizes, filters = shapes[-1]
-            shapes.append((batch, *(None if size is None else -(-size // 2) for size in sizes), filters))
+            shapes.append((batch, *map(halved, sizes), filters))
         return shapes
 
     def get_config(self):

@@ -8,7 +8,7 @@ from keras import ops
 from kerasvision.layers.convolution import ConvolutionBlock
 from kerasvision.layers.normalization import check_normalization
 from kerasvision.layers.trainability import pass_on_frozen
-from kerasvision.ops.nearest import resize_nearest_like
+from kerasvision.ops.nearest import halved, resize_nearest_like
 
 CoarseLevels = Literal["p6p7_from_p5", "p6p7_from_c5", "pool"] | None
 
@@ -114,7 +114,7 @@ class FeaturePyramid(keras.layers.Layer):
         shapes = [(*shape[:-1], self.filters) for shape in input_shapes]
         for _ in range({"pool": 1, None: 0}.get(self.coarse_levels, 2)):
             batch, *sizes, filters = shapes[-1]
-            shapes.append((batch, *(None if size is None else -(-size // 2) for size in sizes), filters))
+            shapes.append((batch, *map(halved, sizes), filters))
         return shapes
 
     def get_config(self):

@@ -7,7 +7,7 @@ from keras import ops
 
 from kerasvision.layers.convolution import ConvolutionBlock
 from kerasvision.layers.trainability import pass_on_frozen
-from kerasvision.ops.nearest import crop_like, double_nearest, resize_nearest_like
+from kerasvision.ops.nearest import crop_like, double_nearest, halved, resize_nearest_like
 
 
 @keras.saving.register_keras_serializable("kerasvision")
@@ -84,8 +84,7 @@ class UNetEncoderBlock(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         """Return (B, ceil(H / 2), ceil(W / 2), filters)."""
-        sizes = (None if size is None else -(-size // 2) for size in input_shape[1:3])
-        return (input_shape[0], *sizes, self.filters)
+        return (input_shape[0], *map(halved, input_shape[1:3]), self.filters)
 
     def get_config(self):
         """Return the constructor's arguments."""

@@ -1,7 +1,12 @@
-"""Bringing feature maps to the size of others: enlarging by repeating pixels, and cropping."""
+"""Sizes of feature maps, and bringing maps to the size of others: enlarging by repeating pixels, and cropping."""
 
 import numpy as np
 from keras import ops
+
+
+def halved(size):
+    """Return half a static size, rounded up, as "same" padding with stride 2 leaves; ``None`` for one not known."""
+    return None if size is None else -(-size // 2)
 
 
 def double_nearest(features):
