@@ -50,6 +50,8 @@ def decode_deltas():
     return Sides(
         Call(ours, (deltas, anchors)),
         {"torchvision BoxCoder": torchvision, "keras.utils.bounding_boxes.decode_deltas_to_boxes": keras_utils},
+        why="a dozen element-wise operations that each write 1 to 2 MB: alone and warm 3 ms beside PyTorch's 1 ms, and "
+        "1.8 ms under XLA, which writes once. They are 0.3% of RetinaNet's detection of 1 s.",
     )
 
 
