@@ -32,10 +32,14 @@ class ResNet(keras.Model):
         normalization: ``"batch"`` or ``"frozen_batch"``, as in `ConvolutionBlock`.
         epsilon: Added to the variance by the normalisation.
         frozen_stages: How many parts are not trained, counting the stem as the first and then the stages.
+        output_stride: Pixels from one cell of C5 to the next: 32, or 16 or 8 with dilations in place of the strides
+            of the last stage or two.
+        dilate_first_blocks: Whether the first block of such a stage has the stage's own dilation, as in
+            segmentation_models.pytorch, or that of the stage before, as in torchvision.
         dtype: Dtype policy of every layer; default: Keras's global one.
 
-    Call: normalised images (B, H, W, 3), H and W divisible by 32; returns the list C1 to C5 of
-    (B, H / s, W / s, C_s), s = 2, 4, 8, 16, 32.
+    Call: normalised images (B, H, W, 3); returns the list C1 to C5 of (B, H / s, W / s, C_s), rounded up, s being
+    `strides`: 2, 4, 8, 16, 32, none above `output_stride`.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class ResNet(keras.Model):
         normalization="batch",
         epsilon=1e-5,
         frozen_stages=0,
+        output_stride=32,
+        dilate_first_blocks=False,
         dtype=None,
         name="resnet",
         **kwargs,
@@ -58,6 +64,8 @@ class ResNet(keras.Model):
             raise ValueError(f"`frozen_stages` {frozen_stages} must be 0 (train all) to 5 (stem and four stages)")
         if not len(depths) == len(widths) == 4:
             raise ValueError(f"`depths` {depths} and `widths` {widths} must both list four stages")
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"`output_stride` {output_stride!r} must be 8, 16 or 32")
         self._block = block
         self._depths = tuple(depths)
         self._widths = tuple(widths)
@@ -65,6 +73,8 @@ class ResNet(keras.Model):
         self._normalization = normalization
         self._epsilon = epsilon
         self._frozen_stages = frozen_stages
+        self._output_stride = output_stride
+        self._dilate_first_blocks = dilate_first_blocks
         self._layer_dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
 
         inputs = keras.Input((None, None, 3), name="images")
@@ -74,10 +84,15 @@ class ResNet(keras.Model):
         options = {"dtype": self._layer_dtype, "data_format": "channels_last"}
         x = keras.layers.ZeroPadding2D(1, name="stem_padding", **options)(x)
         x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool", **options)(x)
+        dilation = 1
         for stage, (depth, width) in enumerate(zip(self._depths, self._widths, strict=True), start=1):
-            for index in range(depth):
-                strides = 2 if stage > 1 and index == 0 else 1
-                x = self._residual_block(x, width, strides, f"stage{stage}_block{index}")
+            strides, first_dilation = (1 if stage == 1 else 2), dilation
+            if 2 ** (stage + 1) > output_stride:  # of C2 to C5
+                strides, dilation = 1, 2 * dilation
+                first_dilation = dilation if dilate_first_blocks else first_dilation
+            x = self._residual_block(x, width, strides, first_dilation, f"stage{stage}_block0")
+            for index in range(1, depth):
+                x = self._residual_block(x, width, 1, dilation, f"stage{stage}_block{index}")
             features.append(x)
         super().__init__(inputs, features, name=name, **kwargs)
         self.dtype_policy = self._layer_dtype  # Keras's functional models take no dtype
@@ -87,11 +102,17 @@ class ResNet(keras.Model):
                 layer.trainable = False
         pass_on_frozen(self)
 
-    def _convolution(self, x, filters, kernel_size, name, *, strides=1, activation=None):
+    @property
+    def strides(self):
+        """Pixels from one cell to the next, of each feature."""
+        return tuple(min(2**level, self._output_stride) for level in range(1, 6))
+
+    def _convolution(self, x, filters, kernel_size, name, *, strides=1, dilation=1, activation=None):
         return ConvolutionBlock(
             filters,
             kernel_size,
             strides=strides,
+            dilation=dilation,
             normalization=self._normalization,
             epsilon=self._epsilon,
             activation=activation,
@@ -100,18 +121,18 @@ class ResNet(keras.Model):
             dtype=self._layer_dtype,
         )(x)
 
-    def _residual_block(self, x, width, strides, name):
+    def _residual_block(self, x, width, strides, dilation, name):
         filters = width * _EXPANSION[self._block]
         shortcut = x
         if strides > 1 or x.shape[-1] != filters:
             shortcut = self._convolution(x, filters, 1, f"{name}_downsample", strides=strides)
         if self._block == "bottleneck":
             x = self._convolution(x, width, 1, f"{name}_conv1", activation="relu")
-            x = self._convolution(x, width, 3, f"{name}_conv2", strides=strides, activation="relu")
+            x = self._convolution(x, width, 3, f"{name}_conv2", strides=strides, dilation=dilation, activation="relu")
             x = self._convolution(x, filters, 1, f"{name}_conv3")
         else:
-            x = self._convolution(x, width, 3, f"{name}_conv1", strides=strides, activation="relu")
-            x = self._convolution(x, width, 3, f"{name}_conv2")
+            x = self._convolution(x, width, 3, f"{name}_conv1", strides=strides, dilation=dilation, activation="relu")
+            x = self._convolution(x, width, 3, f"{name}_conv2", dilation=dilation)
         x = keras.layers.Add(name=f"{name}_add", dtype=self._layer_dtype)([x, shortcut])
         return keras.layers.ReLU(name=f"{name}_relu", dtype=self._layer_dtype)(x)
 
@@ -125,6 +146,8 @@ class ResNet(keras.Model):
             "normalization": self._normalization,
             "epsilon": self._epsilon,
             "frozen_stages": self._frozen_stages,
+            "output_stride": self._output_stride,
+            "dilate_first_blocks": self._dilate_first_blocks,
             "dtype": keras.dtype_policies.serialize(self._layer_dtype),
             "name": self.name,
             **trainable_config(self),

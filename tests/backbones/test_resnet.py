@@ -151,3 +151,24 @@ def test_resnet_computes_in_the_precision_it_is_given_and_keeps_it(policy, train
 def test_resnet_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         ResNet(**options)
+
+
+def test_resnet_with_an_output_stride_keeps_its_weights_and_dilates():
+    image = np.zeros((1, 64, 96, 3), np.float32)
+    plain = ResNet("bottleneck", **TINY)
+    for output_stride, coarse in ((16, [(4, 6), (4, 6)]), (8, [(8, 12), (8, 12)])):
+        model = ResNet("bottleneck", **TINY, output_stride=output_stride)
+        assert [tuple(f.shape[1:3]) for f in model(image)[3:]] == coarse
+        assert [v.shape for v in model.weights] == [v.shape for v in plain.weights]
+    assert model.strides == (2, 4, 8, 8, 8)
+    # torchvision's rule: a stage's first block has the dilation of the stage before.
+    assert [model.get_layer(f"stage{s}_block{b}_conv2").dilation for s, b in ((2, 1), (3, 0), (4, 0))] == [1, 1, 2]
+    own = ResNet("bottleneck", **TINY, output_stride=8, dilate_first_blocks=True)
+    assert [own.get_layer(f"stage{s}_block0_conv2").dilation for s in (2, 3, 4)] == [1, 2, 4]
+    again = ResNet.from_config(own.get_config())
+    assert again.strides == (2, 4, 8, 8, 8) and again.get_layer("stage4_block0_conv2").dilation == 4
+
+
+def test_resnet_of_an_output_stride_it_cannot_have_says_so():
+    with pytest.raises(ValueError, match="`output_stride` 4 must be 8, 16 or 32"):
+        ResNet("basic", **TINY, output_stride=4)
