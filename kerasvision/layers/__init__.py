@@ -11,7 +11,7 @@ from kerasvision.layers.convolution import ConvolutionBlock, DepthwiseConvolutio
 from kerasvision.layers.convolutional_crf import ConvolutionalCRF
 from kerasvision.layers.csp_block import CSPBlock
 from kerasvision.layers.deeplab_blocks import ASPP, AtrousPyramidClassifier, DeepLabV3PlusDecoder
-from kerasvision.layers.fcn_blocks import BilinearInitializer, BilinearUpsampling, FCNSkip
+from kerasvision.layers.fcn_blocks import BilinearInitializer, BilinearUpsampling, FCNHead, FCNSkip
 from kerasvision.layers.feature_pyramid import FeaturePyramid
 from kerasvision.layers.l2_normalization import L2Normalization
 from kerasvision.layers.non_max_suppression import NonMaxSuppression
@@ -42,6 +42,7 @@ __all__ = [
     "DeepLabV3PlusDecoder",
     "DefaultBoxGenerator",
     "DepthwiseConvolutionBlock",
+    "FCNHead",
     "FCNSkip",
     "FeaturePyramid",
     "FrozenBatchNormalization",

@@ -1,4 +1,4 @@
-"""FCN's blocks: enlarging by a transposed convolution that starts as bilinear interpolation, and the skip."""
+"""FCN's blocks: enlarging by a transposed convolution that starts as bilinear interpolation, the skip, and a head."""
 
 import keras
 import numpy as np
@@ -93,6 +93,72 @@ class BilinearUpsampling(keras.layers.Layer):
     def get_config(self):
         """Return the constructor's arguments."""
         return {**super().get_config(), "factor": self.factor, "learned": self.learned}
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class FCNHead(keras.layers.Layer):
+    """A 3x3 convolution with batch normalisation and ReLU, dropout, and a 1x1 convolution to classes.
+
+    The head of torchvision's FCN, and the auxiliary head of FCN, DeepLabV3 and others.
+
+    Args:
+        num_classes: Number of classes.
+        filters: Channels between the convolutions; default: a quarter of the features'.
+        dropout: Share of the activations that is dropped in training, in [0, 1).
+        normalization: As in `ConvolutionBlock`.
+        epsilon: Added to the variance by the normalisation.
+
+    Call: features (B, H, W, C); returns logits (B, H, W, num_classes).
+
+    Source: torchvision/models/segmentation/fcn.py, `FCNHead`; mmsegmentation's `FCNHead` with one convolution.
+    """
+
+    def __init__(self, num_classes, *, filters=None, dropout=0.1, normalization="batch", epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"`dropout` {dropout!r} must be in [0, 1); 0.1 is usual")
+        self.num_classes = num_classes
+        self.filters = filters
+        self.dropout = dropout
+        self.normalization = normalization
+        self.epsilon = epsilon
+        self.drop = keras.layers.Dropout(dropout, name="drop", dtype=self.dtype_policy)
+        self.score = ConvolutionBlock(num_classes, 1, name="score", dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        """Build both convolutions."""
+        filters = self.filters or input_shape[-1] // 4
+        self.convolution = ConvolutionBlock(
+            filters,
+            3,
+            normalization=self.normalization,
+            epsilon=self.epsilon,
+            activation="relu",
+            name="convolution",
+            dtype=self.dtype_policy,
+        )
+        self.convolution.build(input_shape)
+        self.score.build((*input_shape[:-1], filters))
+        pass_on_frozen(self)
+
+    def call(self, inputs, training=None):
+        """Classify each cell."""
+        return self.score(self.drop(self.convolution(inputs, training=training), training=training))
+
+    def compute_output_shape(self, input_shape):
+        """Return (B, H, W, num_classes)."""
+        return (*input_shape[:-1], self.num_classes)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "filters": self.filters,
+            "dropout": self.dropout,
+            "normalization": self.normalization,
+            "epsilon": self.epsilon,
+        }
 
 
 @keras.saving.register_keras_serializable("kerasvision")

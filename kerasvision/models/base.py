@@ -13,6 +13,7 @@ from kerasvision.losses import DiceLoss
 from kerasvision.metrics import CocoAP, SegmentationMetrics
 from kerasvision.metrics.class_ids import count_message, errors_deferred
 from kerasvision.models import targets as checks
+from kerasvision.models.auxiliary import auxiliary_logits
 from kerasvision.models.batches import batches_of, images_a_step, steps_of
 from kerasvision.models.compiled_loss import reads_class_ids, segmentation_loss
 from kerasvision.models.non_finite import StopOnNonFiniteLoss
@@ -506,29 +507,45 @@ class Segmenter(VisionModel):
     - `model(images)` gives logits (B, H, W, C) at the images' own size; with `{"images", "sizes_hw"}` those outside
       an image's valid region mean nothing.
     - `model.fit(dataset)` takes batches of (images or such a dict, masks (B, H, W)), 255 = ignore; without a `loss`
-      given to `compile` it minimises cross-entropy plus Dice loss.
+      given to `compile` it minimises the sum of `loss_names`.
     - `model.evaluate(dataset)` gives `mIoU`, `pixel_accuracy` and `dice`.
+
+    Args:
+        num_classes: Number of classes, the background included where there is one.
+        auxiliary: Whether there are auxiliary heads, whose logits `call` attaches to its own with `attach_auxiliary`.
+            They share the loss: `auxiliary_cross_entropy` is theirs, times `auxiliary_weight`. A loss given to
+            `compile` is taken of them too, with the same weight.
+        **kwargs: As in `VisionModel`.
     """
 
     loss_names = ("cross_entropy", "dice_loss")
     ignore_class = 255
+    auxiliary_weight = 0.5
 
-    def __init__(self, num_classes, **kwargs):
+    def __init__(self, num_classes, *, auxiliary=False, **kwargs):
+        if auxiliary:
+            self.loss_names = (*self.loss_names, "auxiliary_cross_entropy")
         super().__init__(num_classes, **kwargs)
         self._dice = DiceLoss(ignore_class=self.ignore_class, reduction="sum")  # compute_loss divides by the replicas
 
     def losses_from_outputs(self, outputs, inputs, targets):
-        """Return cross-entropy and Dice loss of logits (B, H, W, C) against masks (B, H, W)."""
-        logits = ops.cast(outputs, "float32")
+        """Return the losses of logits (B, H, W, C) against masks (B, H, W): those of `loss_names`."""
+        losses = {"cross_entropy": self._cross_entropy(outputs, targets)}
+        if "dice_loss" in self.loss_names:
+            losses["dice_loss"] = self._dice(targets, ops.cast(outputs, "float32"))
+        if "auxiliary_cross_entropy" in self.loss_names:
+            auxiliary = [self._cross_entropy(logits, targets) for logits in auxiliary_logits(outputs)]
+            losses["auxiliary_cross_entropy"] = self.auxiliary_weight * sum(auxiliary)
+        return losses
+
+    def _cross_entropy(self, logits, masks):
+        """Return the mean cross-entropy of the pixels that are not ignored, 0 if all are."""
         # The function, not the class of this name: that one drops the last axis of logits of a single class.
         cross_entropy = keras.losses.sparse_categorical_crossentropy(
-            targets, logits, from_logits=True, ignore_class=self.ignore_class
+            masks, ops.cast(logits, "float32"), from_logits=True, ignore_class=self.ignore_class
         )  # (B, H, W)
-        counted = ops.sum(ops.cast(targets != self.ignore_class, "float32"))
-        return {
-            "cross_entropy": ops.sum(cross_entropy) / ops.maximum(counted, 1),
-            "dice_loss": self._dice(targets, logits),
-        }
+        counted = ops.sum(ops.cast(masks != self.ignore_class, "float32"))
+        return ops.sum(cross_entropy) / ops.maximum(counted, 1)
 
     def checked_targets(self, targets):
         """Return the masks, after a check of their class ids if their values are known.
@@ -548,12 +565,16 @@ class Segmenter(VisionModel):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Return the sum of the named losses, or the compiled loss; NaN if a class id is out of range."""
-        if self._compile_loss is None or not self._takes_class_ids():
+        if self._compile_loss is None:
             return super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
-        # Keras's loss would print all class ids in its error on TensorFlow, and read beyond the logits elsewhere.
-        y, invalid = self.screen_targets(y)
-        self.invalid_targets.update_state(invalid)
+        invalid = 0
+        if self._takes_class_ids():
+            # Keras's loss would print all class ids in its error on TensorFlow, and read beyond the logits elsewhere.
+            y, invalid = self.screen_targets(y)
+            self.invalid_targets.update_state(invalid)
         loss = super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        for logits in auxiliary_logits(y_pred):
+            loss += self.auxiliary_weight * self._compile_loss(y, logits, sample_weight)
         return loss + _nan_if(invalid)
 
     def _takes_class_ids(self):
@@ -572,7 +593,7 @@ class Segmenter(VisionModel):
         Args:
             optimizer: As in `VisionModel.compile`.
             loss: A loss of integer masks and logits: a name such as ``"dice"`` (see `kerasvision.losses.get`), an
-                object or a function; default: cross-entropy plus Dice.
+                object or a function; default: the sum of `loss_names`.
             metrics: Keras metrics; default: mIoU, pixel accuracy and Dice.
             **kwargs: As in `keras.Model.compile`.
         """

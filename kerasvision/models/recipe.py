@@ -6,16 +6,22 @@ from typing import Literal
 import keras
 from keras import ops
 
+from kerasvision.models.rate_factors import LayerwiseAdamW, LayerwiseSGD
+
+# ParseNet (Liu et al. 2015, https://arxiv.org/abs/1506.04579, section 3.1) and DeepLab after it: the "poly" policy.
+_POLY_POWER = 0.9
+
 
 @keras.saving.register_keras_serializable("kerasvision")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises linearly, then follows a cosine, steps down, or stays.
+    """A learning rate that rises linearly, then follows a cosine or a polynomial, steps down, or stays.
 
     Args:
         peak: Learning rate after the warm-up.
         warmup_steps: Number of steps it takes to reach `peak`, from `peak / 1000`.
         total_steps: Number of steps of the whole training; ``None`` if unknown, which means to stay at `peak`.
-        decay: ``"cosine"`` to zero, ``"step"`` by a factor of ten at each milestone, or ``"constant"``.
+        decay: ``"cosine"`` to zero, ``"polynomial"`` to zero as (1 - t)^0.9, ``"step"`` by a factor of ten at each
+            milestone, or ``"constant"``.
         milestones: Shares of `total_steps`, in [0, 1], at which ``"step"`` steps down.
         start: The optimizer's step at which this training began, if it is not the optimizer's first.
     """
@@ -33,10 +39,11 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         """Return the learning rate at `step`."""
         step = ops.cast(step, "float32") - self.start
         factor = ops.ones_like(step)
-        if self.total_steps is not None and self.decay == "cosine":
+        if self.total_steps is not None and self.decay in ("cosine", "polynomial"):
             span = max(1, self.total_steps - self.warmup_steps)
             progress = ops.clip((step - self.warmup_steps) / span, 0.0, 1.0)
-            factor = 0.5 * (1 + ops.cos(3.141592653589793 * progress))
+            cosine = 0.5 * (1 + ops.cos(3.141592653589793 * progress))
+            factor = cosine if self.decay == "cosine" else ops.power(1 - progress, _POLY_POWER)
         elif self.total_steps is not None and self.decay == "step":
             for milestone in self.milestones:
                 factor = ops.where(step >= milestone * self.total_steps, 0.1 * factor, factor)
@@ -72,6 +79,7 @@ class Recipe:
         milestones: As in `WarmupSchedule`.
         epochs: Length of the published training.
         clip_norm: Global gradient norm at which gradients are scaled down; ``None`` for no bound.
+        rate_factors: Pairs of a layer's name and the factor of its learning rate; see `LayerwiseSGD`.
         source: Where the figures come from.
     """
 
@@ -81,15 +89,17 @@ class Recipe:
     weight_decay: float = 1e-4
     momentum: float = 0.9
     warmup_steps: int = 100
-    decay: Literal["cosine", "step", "constant"] = "cosine"
+    decay: Literal["cosine", "polynomial", "step", "constant"] = "cosine"
     milestones: tuple[float, ...] = ()
     epochs: int = 12
     clip_norm: float | None = None
+    rate_factors: tuple[tuple[str, float], ...] = ()
     source: str = ""
 
     def __post_init__(self):
         # A saved model's configuration comes back from JSON, which knows lists only.
         object.__setattr__(self, "milestones", tuple(self.milestones))
+        object.__setattr__(self, "rate_factors", tuple((name, factor) for name, factor in self.rate_factors))
 
     def replace(self, **changes) -> "Recipe":
         """Return a copy with some fields changed."""
@@ -117,9 +127,12 @@ class Recipe:
             "global_clipnorm": self.clip_norm,
         }
         if self.optimizer == "sgd":
-            optimizer = keras.optimizers.SGD(momentum=self.momentum, **options)
+            options["momentum"] = self.momentum
+        if self.rate_factors:
+            kind = LayerwiseSGD if self.optimizer == "sgd" else LayerwiseAdamW
+            optimizer = kind(rate_factors=self.rate_factors, **options)
         else:
-            optimizer = keras.optimizers.AdamW(**options)
+            optimizer = (keras.optimizers.SGD if self.optimizer == "sgd" else keras.optimizers.AdamW)(**options)
         exempt = [variable for variable in variables if len(variable.shape) < 2]
         if exempt:
             optimizer.exclude_from_weight_decay(var_list=exempt)
