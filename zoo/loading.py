@@ -238,9 +238,10 @@ def _fill(entry: Entry, source: _Source, num_classes: int | None, options: Mappi
         kept = converter.apply(model, source.tensors, origin=origin, target=entry.name, keep_head=changed)
         if converter.part == "backbone":
             _log.warning(
-                "%s: %s fills the backbone alone; everything after it is random and wants training",
+                "%s: %s fills %s alone; everything after it is random and wants training",
                 entry.name,
                 source.label,
+                converter.fills,
             )
     else:
         pair: Any = (source.num_classes, model.num_classes) if changed else None

@@ -14,9 +14,11 @@ from kerasvision.layers.deeplab_blocks import ASPP, AtrousPyramidClassifier, Dee
 from kerasvision.layers.fcn_blocks import BilinearInitializer, BilinearUpsampling, FCNHead, FCNSkip
 from kerasvision.layers.feature_pyramid import FeaturePyramid
 from kerasvision.layers.l2_normalization import L2Normalization
+from kerasvision.layers.local_response_normalization import LocalResponseNormalization
 from kerasvision.layers.non_max_suppression import NonMaxSuppression
 from kerasvision.layers.normalization import FrozenBatchNormalization, ImageNormalization, SyncBatchNormalization
 from kerasvision.layers.path_aggregation import CSPPathAggregation, PathAggregation
+from kerasvision.layers.pooling import MaxPooling
 from kerasvision.layers.roi_align import RoIAlign
 from kerasvision.layers.roi_pool import RoIPool
 from kerasvision.layers.separable_convolution import SeparableConvolutionBlock
@@ -48,6 +50,8 @@ __all__ = [
     "FrozenBatchNormalization",
     "ImageNormalization",
     "L2Normalization",
+    "LocalResponseNormalization",
+    "MaxPooling",
     "NonMaxSuppression",
     "OctaveAnchorGenerator",
     "PathAggregation",

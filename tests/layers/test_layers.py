@@ -387,6 +387,8 @@ CASES = {
     "FrozenBatchNormalization": ({"epsilon": 0.1}, [(1, 2, 2, 3)]),
     "ImageNormalization": ({"mean": (1.0, 2.0), "std": (3.0, 4.0)}, [(1, 2, 2, 2)]),
     "L2Normalization": ({"scale": 3.0}, [(1, 2, 2, 3)]),
+    "LocalResponseNormalization": ({"size": 3, "alpha": 0.5, "beta": 0.25, "bias": 2.0}, [(1, 2, 2, 4)]),
+    "MaxPooling": ({"pool_size": 5, "strides": 3, "padding": 1, "ceil_mode": True}, [(1, 7, 6, 2)]),
     "PathAggregation": (
         {
             "filters": 4,

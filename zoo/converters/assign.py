@@ -6,7 +6,7 @@ missing or of another shape, and changes the model only once everything fits.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -65,7 +65,8 @@ class Converter:
         recognises: Whether a file with these tensor names (after `rename`) has this layout.
         assignments: The pairs, for a built model.
         part: ``"model"``, or ``"backbone"`` where the file fills the backbone alone.
-        scope: The layer whose every variable must be filled; the model itself or its backbone.
+        scope: The layer whose every variable must be filled; the model itself or its backbone; or several layers.
+        fills: What to call the scope in messages, where `part` is ``"backbone"``.
         rename: From an old spelling of a tensor's name to the current one.
         ignored: Regular expressions; tensors whose whole name matches one are knowingly not used.
         num_classes: The number of classes of a file's tensors, or ``None`` if the layout has none.
@@ -75,7 +76,8 @@ class Converter:
     recognises: Callable[[Collection[str]], bool]
     assignments: Callable[["keras.Model"], Iterable[Assignment]]
     part: Literal["model", "backbone"] = "model"
-    scope: Callable[["keras.Model"], "keras.Layer"] = lambda model: model
+    scope: Callable[["keras.Model"], "keras.Layer | Sequence[keras.Layer]"] = lambda model: model
+    fills: str = "the backbone"
     rename: Callable[[str], str] = lambda name: name
     ignored: tuple[str, ...] = ()
     num_classes: Callable[[Mapping[str, np.ndarray]], int | None] = lambda tensors: None
@@ -99,14 +101,14 @@ class Converter:
             self.renamed(tensors),
             self.assignments(model),
             origin=origin,
-            target=target if self.part == "model" else f"the backbone of {target}",
+            target=target if self.part == "model" else f"{self.fills} of {target}",
             keep_head=keep_head,
             ignored=self.ignored,
         )
 
 
 def assign(
-    scope: "keras.Layer",
+    scope: "keras.Layer | Sequence[keras.Layer]",
     tensors: Mapping[str, np.ndarray],
     assignments: Iterable[Assignment],
     *,
@@ -118,7 +120,7 @@ def assign(
     """Fill every variable of a layer from a file's tensors, using every tensor.
 
     Args:
-        scope: The layer (or model) whose variables are to be filled.
+        scope: The layer (or model) whose variables are to be filled; or several, with different names.
         tensors: Name -> array.
         assignments: Which tensor fills which variable.
         origin: The file, for messages.
@@ -133,7 +135,7 @@ def assign(
         WeightsError: A tensor is missing, unused or of another shape, or a variable is not filled; all are
             named, and no variable has been changed.
     """
-    names = variable_names(scope)
+    names = _names_in(scope)
     name_of = {id(variable): name for name, variable in names.items()}
     used, filled, kept, missing, misshapen, plan = set(), set(), [], [], [], []
     for assignment in assignments:
@@ -172,6 +174,13 @@ def assign(
     for variable, array in plan:
         variable.assign(np.ascontiguousarray(array, dtype=np.float32))
     return kept
+
+
+def _names_in(scope: "keras.Layer | Sequence[keras.Layer]") -> dict[str, "keras.Variable"]:
+    """Name the variables of a layer, or of several by the layer's name as well."""
+    if not isinstance(scope, Sequence):
+        return variable_names(scope)
+    return {f"{layer.name}/{name}": variable for layer in scope for name, variable in variable_names(layer).items()}
 
 
 def _transformed(assignment: Assignment, array: np.ndarray) -> np.ndarray:
