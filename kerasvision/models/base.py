@@ -105,7 +105,8 @@ class VisionModel(keras.Model):
             inside = ops.logical_and(inside_y[:, :, None], inside_x[:, None, :])[..., None]  # (B, H, W, 1)
             pixels = ops.where(inside, pixels, ops.zeros_like(pixels))
         padded_height, padded_width = self.canvas_hw(inputs)
-        if isinstance(height, int) and (height, width) == (padded_height, padded_width):
+        known = isinstance(height, int) and isinstance(width, int)  # TensorFlow may leave one of them open
+        if known and (height, width) == (padded_height, padded_width):
             return pixels
         return ops.pad(pixels, ((0, 0), (0, padded_height - height), (0, padded_width - width), (0, 0)))
 
