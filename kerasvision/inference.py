@@ -1,17 +1,23 @@
 """From image files, arrays or PIL images of any size to results in each image's own pixels."""
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
-from kerasvision.data.checks import read_image, to_rgb
+from kerasvision.data.checks import DataError, Problem, read_image, to_rgb
 from kerasvision.models.base import Detector, Segmenter, VisionModel
+from kerasvision.models.compilation import compiled
 from kerasvision.ops.resizing import ResizeRule
+from kerasvision.ops.tiles import Tiles, count_windows, join_windows, read_window
+from kerasvision.segmentation import DenseCRF, Segmentation, TestTimeAugmentation, at_own_size, reporting, softmax
+
+__all__ = ["DenseCRF", "Detections", "ImageMeta", "Predictor", "Segmentation", "TestTimeAugmentation", "Tiles"]
 
 
 @dataclass(frozen=True)
@@ -56,49 +62,16 @@ class Detections:
 
 
 @dataclass(frozen=True)
-class Segmentation:
-    """What a segmenter saw in one image.
+class ImageMeta:
+    """What postprocessing must know of an image: its name, its own size, and its size in the network's input.
 
-    Args:
-        name: Path of the image, or its position in the input.
-        size_hw: (height, width) of the image in pixels.
-        mask: (H, W) int32 class of each pixel.
-        class_names: Names of all classes, in label order.
-        palette: (C, 3) uint8 colour of each class, if the `Predictor` was given one.
+    `pixels` is the image itself, where a CRF will look at it.
     """
 
     name: str
     size_hw: tuple[int, int]
-    mask: np.ndarray
-    class_names: tuple[str, ...]
-    palette: np.ndarray | None = None
-
-    def to_dict(self) -> dict:
-        """Return the share of the image's pixels of each class that occurs, largest first."""
-        counts = np.bincount(self.mask.ravel(), minlength=len(self.class_names))
-        present = sorted(np.flatnonzero(counts), key=lambda label: -counts[label])
-        return {
-            "name": self.name,
-            "height": self.size_hw[0],
-            "width": self.size_hw[1],
-            "classes": [
-                {
-                    "label": int(label),
-                    "class": self.class_names[label],
-                    "share": float(counts[label] / self.mask.size),
-                }
-                for label in present
-            ],
-        }
-
-
-@dataclass(frozen=True)
-class ImageMeta:
-    """What postprocessing must know of an image: its name, its own size, and its size in the network's input."""
-
-    name: str
-    size_hw: tuple[int, int]
     scaled_hw: tuple[int, int]
+    pixels: np.ndarray | None = None
 
 
 class Predictor:
@@ -106,18 +79,28 @@ class Predictor:
 
     ```python
     results = Predictor(model)(["street.jpg", array, pil_image])
+    results = Predictor(segmenter, tiles=Tiles(512, overlap=128))("field.npy")   # of any size, in bounded memory
     ```
 
     Args:
         model: A Detector or Segmenter.
         class_names: Names of its classes; default: the model's, else "class 0", "class 1" ...
-        resize: The `ResizeRule` to apply; default: the model's.
-        batch_size: Most images that go through the network together. Only neighbours with the same input size do: on
-            a larger canvas, biases of convolutions would leak in from the padding and change results a little.
+        resize: The `ResizeRule` to apply; default: the model's, or none with `tiles`.
+        batch_size: Most images, or windows of one image, that go through the network together. Only neighbours with
+            the same input size do: on a larger canvas, biases of convolutions would leak in from the padding and change
+            results a little.
         score_threshold: Detections that score less are left out, on top of the model's own threshold.
         palette: (C, 3) uint8 colour of each class of a segmenter, handed on with its results.
         freeze: Under TensorFlow, build the weights of the first call into the graph as constants: faster, but weights
             that are loaded or trained later need a new Predictor. Other backends gain nothing and stay as they are.
+        tiles: For a segmenter: windows of the image's own pixels in place of the whole image; see `Tiles`. Beyond the
+            image and its mask, memory does not grow with the image. An array or a .npy file (height, width, 3) is read
+            window by window; a PNG, JPEG or TIFF file has to be decoded whole.
+        augment: For a segmenter: scales and flips of each image or window; see `TestTimeAugmentation`.
+        crf: For a segmenter: a last step that makes labels follow edges; see `DenseCRF`.
+        probabilities: For a segmenter: whether results hold the probabilities (H, W, C) too.
+        progress: With `tiles`: True for a bar on stderr where there are many windows, False for none, or a function
+            that is called as ``progress(done, total)`` with numbers of windows.
     """
 
     def __init__(
@@ -130,6 +113,11 @@ class Predictor:
         score_threshold: float | None = None,
         palette: np.ndarray | None = None,
         freeze: bool = False,
+        tiles: Tiles | None = None,
+        augment: TestTimeAugmentation | None = None,
+        crf: DenseCRF | None = None,
+        probabilities: bool = False,
+        progress: bool | Callable[[int, int], None] = True,
     ):
         if not isinstance(model, Detector | Segmenter):
             raise ValueError(f"`model` {type(model).__name__} must be a kerasvision Detector or Segmenter")
@@ -140,14 +128,29 @@ class Predictor:
         names = class_names or model.class_names or [f"class {label}" for label in range(model.num_classes)]
         if len(names) != model.num_classes:
             raise ValueError(f"`class_names` has {len(names)} names, but the model has {model.num_classes} classes")
+        for argument, value in {"tiles": tiles, "augment": augment, "crf": crf, "probabilities": probabilities}.items():
+            if value and isinstance(model, Detector):
+                raise ValueError(
+                    f"`{argument}` is for segmenters, but `model` {model.name} is a detector; leave it out"
+                )
+        if tiles is not None and resize is not None and resize.mode != "none":
+            raise ValueError(
+                f"`resize` {resize.mode!r} does not go with `tiles`, which are windows of the image's own pixels; "
+                "leave one of them out"
+            )
         self.model = model
         self.class_names = tuple(names)
-        self.resize = resize or model.resize_rule
+        self.resize = ResizeRule("none") if tiles is not None else resize or model.resize_rule
         self.batch_size = batch_size
         self.score_threshold = score_threshold
         self.palette = palette
-        self._network = _compiled(lambda inputs: model(inputs, training=False), model, freeze=freeze)
-        self._decode = _compiled(model.decode, model) if isinstance(model, Detector) else None
+        self.tiles = tiles
+        self.augment = augment
+        self.crf = crf
+        self.probabilities = probabilities
+        self.progress = progress
+        self._network = compiled(lambda inputs: model(inputs, training=False), model, freeze=freeze)
+        self._decode = compiled(model.decode, model) if isinstance(model, Detector) else None
 
     def __call__(self, source) -> list:
         """Return one `Detections` or `Segmentation` for each image of `source`.
@@ -165,68 +168,120 @@ class Predictor:
     def stream(self, source) -> Iterator:
         """Yield the results one by one, holding one batch of images at a time."""
         items = [source] if _is_one_image(source) else source
-        batch: list[tuple[str, np.ndarray]] = []
+        at_once = self.batch_size if self.tiles is None else 1
+        names: list[str] = []
+        images: list[np.ndarray] = []
         for index, item in enumerate(items):
-            name = os.fspath(item) if isinstance(item, str | os.PathLike) else str(index)
             image = self.read(item)
-            if batch and self._canvas_of(image) != self._canvas_of(batch[0][1]):
-                yield from self._predict(batch)
-                batch = []
-            batch.append((name, image))
-            if len(batch) == self.batch_size:
-                yield from self._predict(batch)
-                batch = []
-        if batch:
-            yield from self._predict(batch)
+            if images and self._canvas_of(image) != self._canvas_of(images[0]):
+                yield from self.predict(images, names)
+                names, images = [], []
+            names.append(_name_of(item, index))
+            images.append(image)
+            if len(images) == at_once:
+                yield from self.predict(images, names)
+                names, images = [], []
+        if images:
+            yield from self.predict(images, names)
 
     def _canvas_of(self, image):
         return self.resize.canvas_hw(*image.shape[:2])
 
-    def _predict(self, batch):
-        names, images = zip(*batch, strict=True)
-        inputs, metas = self.preprocess(images, names)
-        return self.postprocess(self.network(inputs), inputs, metas)
-
     def read(self, item) -> np.ndarray:
         """Return one image as an array (H, W, 3), uint8 or float32, 0-255.
 
-        Files are decoded, and turned as their EXIF orientation says; the pixels of a PIL image are left as they are.
+        Files are decoded, and turned as their EXIF orientation says; the pixels of a PIL image are left as they are. A
+        .npy file is mapped into memory. With `tiles`, arrays and .npy files stay as they are, grey ones (H, W), to be
+        read and checked window by window.
         """
         if isinstance(item, str | os.PathLike):
-            return read_image(Path(item), upright=True)
-        if hasattr(item, "convert") and hasattr(item, "mode"):  # PIL, which need not be imported for this
-            return to_rgb(item)
-        image = np.asarray(item)
-        if image.ndim == 2:
-            image = np.repeat(image[:, :, None], 3, axis=2)  # (H, W, 3)
-        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            path = Path(item)
+            image = _mapped_array(path) if path.suffix.lower() == ".npy" else read_image(path, upright=True)
+        elif hasattr(item, "convert") and hasattr(item, "mode"):  # PIL, which need not be imported for this
+            image = to_rgb(item)
+        else:
+            image = np.asarray(item)
+        if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or 0 in image.shape:
             raise ValueError(
                 f"`source` holds an array of shape {image.shape}, expected (height, width, 3) RGB or (height, width)"
             )
-        if image.dtype == np.uint8:
-            return image
-        if not np.issubdtype(image.dtype, np.floating):
+        if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
             raise ValueError(f"`source` holds an array of {image.dtype}; convert it to uint8 or float in 0-255")
-        if not np.isfinite(image).all():
-            raise ValueError("`source` holds an array with NaN or infinite pixels; give finite values in 0-255")
-        return image.astype(np.float32)
+        return image if self.tiles is not None else _pixels(image)
 
-    def preprocess(self, images: Sequence[np.ndarray], names: Sequence[str] | None = None):
+    def predict(self, images: Sequence[np.ndarray], names: Sequence[str] | None = None) -> list:
+        """Return the results for images that have been read.
+
+        Args:
+            images: Arrays as `read` returns them. Neighbours of the same input size go through the network together.
+            names: Names for the results; default: their positions.
+        """
+        names = [str(index) for index in range(len(images))] if names is None else names
+        if self.tiles is not None:
+            return [self._join_tiles(image, name) for name, image in zip(names, images, strict=True)]
+        results = []
+        for _, group in itertools.groupby(zip(names, images, strict=True), key=lambda entry: self._canvas_of(entry[1])):
+            its_names, its_images = zip(*group, strict=True)
+            if self.augment is None:
+                inputs, metas = self.preprocess(its_images, its_names)
+                results += self.postprocess(self.network(inputs), inputs, metas)
+            else:
+                values = zip(its_names, self._values(its_images), strict=True)
+                results += [self._segmentation(name, part) for name, part in values]
+        return results
+
+    def segment(self, source, *, out: np.ndarray | None = None) -> Segmentation:
+        """Return the `Segmentation` of one image, its mask written into an array of the caller's.
+
+        Args:
+            source: One image, as for a call.
+            out: (H, W) of an integer type that holds the classes, such as ``np.memmap`` for a mask that is larger than
+                memory; ``None`` for a new array.
+
+        Raises:
+            ValueError: A detector, several images, or an `out` that does not fit.
+        """
+        if self._decode is not None or not _is_one_image(source):
+            what = f"a detector, {self.model.name}" if self._decode is not None else f"a {type(source).__name__}"
+            raise ValueError(f"`segment` takes one image and a segmenter, not {what}; call the Predictor itself")
+        image, name = self.read(source), _name_of(source, 0)
+        size_hw = image.shape[:2]
+        if out is not None and (
+            out.shape != size_hw
+            or not np.issubdtype(out.dtype, np.integer)
+            or np.iinfo(out.dtype).max < self.model.num_classes - 1
+        ):
+            raise ValueError(
+                f"`out` of shape {out.shape} and type {out.dtype} must be {size_hw}, the image's height and width, of "
+                f"an integer type that holds {self.model.num_classes} classes"
+            )
+        if self.tiles is not None:
+            return self._join_tiles(image, name, out)
+        (result,) = self.predict([image], [name])
+        if out is None:
+            return result
+        out[...] = result.mask
+        return replace(result, mask=out)
+
+    # -- The stages of an image that is seen once and whole -----------------------------------------------------------
+
+    def preprocess(self, images: Sequence[np.ndarray], names: Sequence[str] | None = None, *, scale: float = 1.0):
         """Resize images by the rule and put them into one batch.
 
         Args:
             images: Arrays (H, W, 3).
             names: Names for the results; default: their positions.
+            scale: Factor of the height and width that the rule gives, rounded to pixels.
 
         Returns:
             (inputs, metas): what `network` takes, and one `ImageMeta` an image.
         """
         names = [str(index) for index in range(len(images))] if names is None else names
-        scaled = [self.resize.apply(image) for image in images]
-        canvases = [self.resize.canvas_hw(*image.shape[:2]) for image in images]
+        scaled = [self._scaled(image, scale) for image in images]
+        canvases = [_times(self._canvas_of(image), scale) for image in images]
         height, width = (max(canvas[axis] for canvas in canvases) for axis in (0, 1))
         metas = [
-            ImageMeta(name, image.shape[:2], small.shape[:2])
+            ImageMeta(name, image.shape[:2], small.shape[:2], image if self.crf is not None else None)
             for name, image, small in zip(names, images, scaled, strict=True)
         ]
         if all(small.shape[:2] == (height, width) for small in scaled):
@@ -238,15 +293,31 @@ class Predictor:
         sizes_hw = np.array([small.shape[:2] for small in scaled], np.int32)
         return {"images": ops.convert_to_tensor(batch), "sizes_hw": ops.convert_to_tensor(sizes_hw)}, metas
 
+    def _scaled(self, image, scale):
+        """Return an image (H, W, 3) as float32 at the rule's size times `scale`, from its own pixels in one step."""
+        if scale == 1:
+            return self.resize.apply(image)
+        size_hw = _times(self.resize.scaled_hw(*image.shape[:2]), scale)
+        return ResizeRule("stretch", size_hw=size_hw, antialias=self.resize.antialias).apply(image)
+
     def network(self, inputs):
         """Run the network: raw outputs of a detector, logits (B, H, W, C) of a segmenter."""
         return self._network(inputs)
 
     def postprocess(self, raw, inputs, metas: Sequence[ImageMeta]) -> list:
-        """Turn raw outputs into results in each image's own pixels."""
+        """Turn raw outputs into results in each image's own pixels.
+
+        Raises:
+            ValueError: With `tiles` or `augment`, for which an image is more than one input.
+        """
+        if self.tiles is not None or self.augment is not None:
+            raise ValueError("`postprocess` cannot join several views of an image; call predict(images) instead")
         if self._decode is None:
-            logits = ops.convert_to_numpy(raw)
-            return [self._segmentation(logits[index], meta) for index, meta in enumerate(metas)]
+            values = self._at_own_size(raw, metas)
+            return [
+                self._segmentation(meta.name, self._refined(meta.pixels, part))
+                for meta, part in zip(metas, values, strict=True)
+            ]
         decoded = keras.tree.map_structure(ops.convert_to_numpy, self._decode(raw, inputs))
         return [
             self._detections({name: values[index] for name, values in decoded.items()}, meta)
@@ -269,21 +340,96 @@ class Predictor:
             class_names=self.class_names,
         )
 
-    def _segmentation(self, logits: np.ndarray, meta: ImageMeta) -> Segmentation:
-        logits = logits[: meta.scaled_hw[0], : meta.scaled_hw[1]]
-        if meta.scaled_hw != meta.size_hw:
-            # Logits are interpolated, not labels: boundaries stay smooth where the image was shrunk.
-            import cv2
+    # -- What a segmenter's pixels go through; `values` are logits or, behind a mean or a CRF, probabilities -----------
 
-            height, width = meta.size_hw
-            logits = cv2.resize(logits.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-            logits = logits.reshape(height, width, -1)  # OpenCV drops a last axis of one class
-        mask = logits.argmax(axis=-1).astype(np.int32)
-        return Segmentation(meta.name, meta.size_hw, mask, self.class_names, self.palette)
+    def _values(self, images) -> list[np.ndarray]:
+        """Return values (H, W, C) of each image; all have the same input size."""
+        values = self._logits(images) if self.augment is None else self.augment.merged(images, self._logits)
+        return [self._refined(image, part) for image, part in zip(images, values, strict=True)]
+
+    def _logits(self, images, scale=1.0):
+        inputs, metas = self.preprocess(images, scale=scale)
+        return self._at_own_size(self.network(inputs), metas)
+
+    def _at_own_size(self, raw, metas):
+        margins_hw = (0, 0) if self.tiles is None else self.tiles.margins_hw
+        return [
+            at_own_size(logits, meta.scaled_hw, meta.size_hw, margins_hw)
+            for logits, meta in zip(ops.convert_to_numpy(raw), metas, strict=True)
+        ]
+
+    @property
+    def _merges_logits(self):
+        return self.augment is None or self.augment.merge == "max"
+
+    def _refined(self, image, values):
+        return values if self.crf is None else self.crf(image, values, from_logits=self._merges_logits)
+
+    def _as_probabilities(self, values):
+        return softmax(values) if self.crf is None and self._merges_logits else values
+
+    def _segmentation(self, name: str, values: np.ndarray) -> Segmentation:
+        probabilities = self._as_probabilities(values) if self.probabilities else None
+        mask = values.argmax(axis=-1).astype(np.int32)
+        return Segmentation(name, mask.shape, mask, self.class_names, self.palette, probabilities)
+
+    def _join_tiles(self, image: np.ndarray, name: str, mask: np.ndarray | None = None) -> Segmentation:
+        """Segment an image window by window, and write each row of the mask as soon as it is finished."""
+        assert self.tiles is not None
+        size_hw, classes = image.shape[:2], self.model.num_classes
+        if mask is None:
+            mask = np.empty(size_hw, np.uint8 if classes <= 256 else np.uint16)
+        probabilities = np.empty((*size_hw, classes), np.float32) if self.probabilities else None
+        with reporting(self.progress, count_windows(size_hw, self.tiles, classes)) as report:
+
+            def values_of(windows):
+                for first in range(0, len(windows), self.batch_size):
+                    pixels = [_pixels(read_window(image, *part)) for part in windows[first : first + self.batch_size]]
+                    for _, group in itertools.groupby(pixels, key=lambda window: window.shape):
+                        yield from self._values(list(group))
+                    report(len(pixels))
+
+            for rows, columns, values in join_windows(size_hw, self.tiles, classes, values_of):
+                mask[rows, columns] = values.argmax(axis=-1)
+                if probabilities is not None:
+                    probabilities[rows, columns] = self._as_probabilities(values)
+        return Segmentation(name, size_hw, mask, self.class_names, self.palette, probabilities)
 
 
-# Frozen graphs hold a copy of the weights each.
-_GRAPHS_OF_ONE_SIZE = 2
+def _name_of(item, index: int) -> str:
+    """Return what a result is called: its image's path, or the position in the input."""
+    return os.fspath(item) if isinstance(item, str | os.PathLike) else str(index)
+
+
+def _mapped_array(path: Path) -> np.ndarray:
+    """Return a .npy file as an array whose parts are read when they are looked at."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(Problem(os.fspath(path), "", "file is missing")) from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(Problem(os.fspath(path), "", f"is no .npy file of numbers, or is cut off ({error})")) from None
+
+
+def _pixels(image: np.ndarray) -> np.ndarray:
+    """Return an image or a part of it as (H, W, 3), uint8 or float32.
+
+    Raises:
+        ValueError: Pixels that are NaN or infinite.
+    """
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)  # (H, W, 3)
+    if image.dtype == np.uint8:
+        return image
+    if not np.isfinite(image).all():
+        raise ValueError("`source` holds an array with NaN or infinite pixels; give finite values in 0-255")
+    return image.astype(np.float32)
+
+
+def _times(size_hw: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Return a size times a scale in whole pixels, at least 1."""
+    height, width = (max(1, int(side * scale + 0.5)) for side in size_hw)  # rounded as mmseg's image library does
+    return height, width
 
 
 def _is_one_image(source) -> bool:
@@ -291,63 +437,3 @@ def _is_one_image(source) -> bool:
     if isinstance(source, str | os.PathLike) or hasattr(source, "convert"):
         return True
     return hasattr(source, "ndim") and source.ndim < 4
-
-
-def _compiled(function, model, *, freeze=False):
-    """Compile a function of tensors that uses a model's variables, as the backend does it.
-
-    Unless frozen, variables are read at each call, so weights may be loaded or trained in between.
-    """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        # Images of many sizes must not mean a graph for each: from the second size on, sizes are left open.
-        return _frozen_graph(function) if freeze else tf.function(function, reduce_retracing=True)
-    if backend == "jax":
-        import jax
-
-        @jax.jit
-        def stateless(state, *arguments):
-            with keras.StatelessScope(state_mapping=list(zip(model.variables, state, strict=True))):
-                return function(*arguments)
-
-        return lambda *arguments: stateless([variable.value for variable in model.variables], *arguments)
-    if backend == "torch":
-        import torch
-
-        return torch.inference_mode()(function)
-    return function
-
-
-def _frozen_graph(function):
-    """Compile a function for TensorFlow, with the variables' values of its first call built in as constants.
-
-    Constants let TensorFlow fold normalisation into kernels once, and lay kernels out for the processor once, instead
-    of at every call: RetinaNet R50-FPN takes 0.85 of the time. The first sizes of input get a graph each, where more
-    can be fused; one graph serves all other sizes.
-    """
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    traced = tf.function(function)
-    graphs = {}
-
-    def call(*arguments):
-        tensors = tf.nest.flatten(arguments)
-        specs = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), arguments)
-        if str(specs) not in graphs and len(graphs) >= _GRAPHS_OF_ONE_SIZE:
-            specs = tf.nest.map_structure(_of_any_size, specs)
-        key = str(specs)
-        if key not in graphs:
-            concrete = traced.get_concrete_function(*specs)
-            graphs[key] = convert_variables_to_constants_v2(concrete), concrete.structured_outputs
-        graph, structure = graphs[key]
-        return tf.nest.pack_sequence_as(structure, tf.nest.flatten(graph(*tensors)))
-
-    return call
-
-
-def _of_any_size(spec):
-    """Leave all but the last axis of a tensor's specification open."""
-    return type(spec)([None] * (spec.shape.rank - 1) + spec.shape[-1:], spec.dtype)
