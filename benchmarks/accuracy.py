@@ -4,7 +4,6 @@ The predictor is the one that is timed. Its classes are matched to the data set'
 with other class ids, or with more classes, are scored rightly or refused.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -166,7 +165,7 @@ def score(
     for first in range(0, total, batch_size):
         indices = range(first, min(first + batch_size, total))
         samples = [dataset[index] for index in indices]
-        results = predict_arrays(predictor, [sample.image for sample in samples])
+        results = predictor.predict([sample.image for sample in samples])
         for index, sample, result in zip(indices, samples, results, strict=True):
             scorer.add(sample, result)
             if index in wanted:
@@ -175,15 +174,6 @@ def score(
             progress(indices[-1] + 1, total)
     metrics, per_class = scorer.result()
     return Accuracy(metrics, per_class, total, classes, kept)
-
-
-def predict_arrays(predictor, images: Sequence[np.ndarray]) -> list:
-    """Run decoded images through the stages that are timed, neighbours of one input size in one batch."""
-    results = []
-    for _, group in itertools.groupby(images, key=lambda image: predictor.resize.canvas_hw(*image.shape[:2])):
-        inputs, metas = predictor.preprocess(list(group))
-        results.extend(predictor.postprocess(predictor.network(inputs), inputs, metas))
-    return results
 
 
 class _DetectionScorer:

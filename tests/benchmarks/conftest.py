@@ -82,6 +82,9 @@ class OraclePredictor:
         self.calls.append("postprocess")
         return [self.answer(image) for image in metas]
 
+    def predict(self, images):
+        return [self.answer(image) for image in images]
+
     def answer(self, image):
         sample = self.samples.get(image.tobytes())
         height, width = image.shape[:2]
