@@ -81,35 +81,30 @@ class _NormalizedConvolution(keras.layers.Layer):
             scale, norm_shift = inference_affine(normalization)
             kernel = self._scaled(kernel, ops.cast(scale, kernel.dtype))
             shift = norm_shift if shift is None else norm_shift + shift * scale
-        outputs = self._pad_and_convolve(inputs, kernel)
-        if shift is not None:
-            outputs = add_bias(outputs, shift)
-        if normalization is not None and not folds:
-            outputs = normalization(outputs, training=training)
-        return self.activation(outputs)
+            normalization = None  # it is done with the convolution
+
+        def finish(outputs):
+            if shift is not None:
+                outputs = add_bias(outputs, shift)
+            return self.activation(outputs) if normalization is None else outputs
+
+        outputs = self._pad_and_convolve(inputs, kernel, finish, training)
+        if normalization is None:
+            return outputs
+        return self.activation(normalization(outputs, training=training))
 
     def _scaled(self, kernel, scale):
         """Return the kernel whose outputs are `scale` (filters,) times as large."""
         raise NotImplementedError
 
-    def _convolve(self, inputs, kernel, padding: str):
-        """Return the outputs, `padding` being ``"same"`` or ``"valid"`` as in Keras."""
+    def _pad_and_convolve(self, inputs, kernel, finish, training):
+        """Return what `finish` makes of the outputs: it looks at each pixel by itself."""
         raise NotImplementedError
 
     @property
     def _margin(self):
         """Pixels of zeros on each side; what ``"same"`` adds depends on the input."""
         return self.dilation * (self.kernel_size - 1) // 2 if self.padding is None else self.padding
-
-    def _pad_and_convolve(self, inputs, kernel):
-        if self.padding == "same":
-            return self._convolve(inputs, kernel, "same")
-        margin = self._margin
-        if 2 * margin == self.dilation * (self.kernel_size - 1) and self.strides == 1:
-            return self._convolve(inputs, kernel, "same")
-        if margin:
-            inputs = ops.pad(inputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-        return self._convolve(inputs, kernel, "valid")
 
     def _output_shape(self, input_shape, filters):
         reach = self.dilation * (self.kernel_size - 1)
@@ -212,17 +207,22 @@ class ConvolutionBlock(_NormalizedConvolution):
     def _scaled(self, kernel, scale):
         return kernel * scale
 
-    def _convolve(self, inputs, kernel, padding):
-        if padding == "same" and self.dilation > 1 and self.kernel_size % 2:
-            return atrous_convolution(inputs, kernel, self.dilation)
-        return ops.conv(
+    def _pad_and_convolve(self, inputs, kernel, finish, training):
+        margin = 0 if self.padding == "same" else self._margin
+        same = self.padding == "same" or (self.strides == 1 and 2 * margin == self.dilation * (self.kernel_size - 1))
+        if same and self.dilation > 1 and self.kernel_size % 2:
+            return finish(atrous_convolution(inputs, kernel, self.dilation))
+        if margin and not same:
+            inputs = ops.pad(inputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+        outputs = ops.conv(
             inputs,
             kernel,
             strides=self.strides,
-            padding=padding,
+            padding="same" if same else "valid",
             data_format="channels_last",
             dilation_rate=self.dilation,
         )
+        return finish(outputs)
 
     def compute_output_shape(self, input_shape):
         """Return (B, H', W', filters)."""
@@ -300,8 +300,16 @@ class DepthwiseConvolutionBlock(_NormalizedConvolution):
     def _scaled(self, kernel, scale):
         return kernel * ops.expand_dims(scale, -1)
 
-    def _convolve(self, inputs, kernel, padding):
-        return depthwise_convolution(inputs, kernel, strides=self.strides, padding=padding, dilation=self.dilation)
+    def _pad_and_convolve(self, inputs, kernel, finish, training):
+        return depthwise_convolution(
+            inputs,
+            kernel,
+            strides=self.strides,
+            padding="same" if self.padding == "same" else self._margin,
+            dilation=self.dilation,
+            finish=finish,
+            training=bool(training),
+        )
 
     def compute_output_shape(self, input_shape):
         """Return (B, H', W', C)."""

@@ -102,6 +102,33 @@ def test_depthwise_convolution_as_shifted_maps_equals_the_backends(options, padd
     np.testing.assert_allclose(_numpy(found), _numpy(native), atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(8, 11), (9, 7), (10, 12), (1, 2)])
+@pytest.mark.parametrize(("strides", "taps"), [(2, 3), (2, 5), (3, 3), (1, 3), (1, 5), (2, 4)])
+@pytest.mark.parametrize("training", [True, False])
+def test_depthwise_convolution_pads_both_sides_alike(size, strides, taps, training):
+    image, kernel = _arrays(size, 3, 1, taps)
+    found = depthwise_convolution(image, kernel, strides=strides, padding=taps // 2, training=training)
+    padded = np.pad(_numpy(image), ((0, 0), *[(taps // 2, taps // 2)] * 2, (0, 0)))
+    expected = np.zeros(found.shape, np.float32)
+    for i, j in np.ndindex(expected.shape[1:3]):
+        window = padded[:, i * strides : i * strides + taps, j * strides : j * strides + taps]
+        expected[:, i, j] = (window * _numpy(kernel)[..., 0]).sum((1, 2))
+    assert expected.shape[1:3] == tuple((n + taps // 2 * 2 - taps) // strides + 1 for n in size)
+    np.testing.assert_allclose(_numpy(found), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"dilation": 2}, {"dilation": 5, "padding": "valid"}, {"dilation": 3, "padding": 1}, {"strides": 2}],
+)
+def test_depthwise_convolution_is_finished_wherever_it_is_computed(options):
+    image, kernel = _arrays((11, 14), 3, 1)
+    bias = ops.convert_to_tensor(np.array([1, -2, 3], np.float32))
+    plain = depthwise_convolution(image, kernel, **options)
+    found = depthwise_convolution(image, kernel, **options, finish=lambda outputs: ops.relu(outputs + bias))
+    np.testing.assert_allclose(_numpy(found), np.maximum(_numpy(plain) + _numpy(bias), 0), atol=1e-5)
+
+
 def _outputs(image, kernel):
     return atrous_convolution(image, kernel, 6), depthwise_convolution(image, kernel[..., :1], dilation=2)
 
