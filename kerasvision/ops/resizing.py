@@ -26,8 +26,8 @@ class ResizeRule:
         size_hw: (height, width) in pixels, for ``"stretch"`` and ``"letterbox"``.
         shortest: Short side in pixels, for ``"shortest_side"``.
         longest: Upper bound of the long side in pixels, for ``"shortest_side"``; ``None`` for no bound.
-        antialias: Low-pass filter before shrinking (area averaging), as the segmentation weights of
-            torchvision expect; the detection weights do not.
+        antialias: Low-pass filter before shrinking, as Pillow's bilinear resizing does and the segmentation weights of
+            torchvision expect; the detection weights do not. uint8 images stay whole numbers then, as there.
 
     Raises:
         ValueError: A mode without the sizes it needs, or a size below 1.
@@ -95,12 +95,11 @@ class ResizeRule:
         import cv2
 
         height, width = self.scaled_hw(*image.shape[:2])
-        image = np.asarray(image, np.float32)
         if (height, width) == image.shape[:2]:
-            return image
-        shrinks = height < image.shape[0] or width < image.shape[1]
-        method = cv2.INTER_AREA if self.antialias and shrinks else cv2.INTER_LINEAR
-        return cv2.resize(image, (width, height), interpolation=method)
+            return np.asarray(image, np.float32)
+        if self.antialias:
+            return _antialiased(image, height, width)
+        return cv2.resize(np.asarray(image, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
 
     def apply_to_mask(self, mask: np.ndarray) -> np.ndarray:
         """Resize one integer mask (H, W) by nearest neighbour to `scaled_hw`, without padding."""
@@ -114,3 +113,18 @@ class ResizeRule:
     def get_config(self) -> dict:
         """Return the arguments as a dict that `ResizeRule(**config)` takes and JSON can hold."""
         return asdict(self)
+
+
+def _antialiased(image, height, width):
+    """Resize as Pillow does, whose filter widens when an image shrinks: torchvision's `resize(antialias=True)`."""
+    from PIL import Image
+
+    def resized(array):
+        return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR), np.float32)
+
+    if image.dtype == np.uint8:
+        return resized(image)
+    image = np.asarray(image, np.float32)
+    if image.ndim == 2:
+        return resized(image)
+    return np.stack([resized(np.ascontiguousarray(channel)) for channel in np.moveaxis(image, -1, 0)], axis=-1)

@@ -50,13 +50,28 @@ def test_resize_rule_apply_interpolates_between_pixel_centres():
     assert found.dtype == np.float32
 
 
-def test_resize_rule_antialias_averages_what_plain_bilinear_skips():
+def test_resize_rule_antialias_weighs_by_a_triangle_as_wide_as_the_shrinking():
     image = np.zeros((8, 8), np.float32)
-    image[::4, ::4] = 160  # one pixel of each 4 x 4: mean 10
+    image[::4, ::4] = 160
     found = ResizeRule("stretch", size_hw=(2, 2), antialias=True).apply(image)
-    np.testing.assert_allclose(found, np.full((2, 2), 10), atol=1e-4)
+    # Output 0 is centred at 2: pixels 0 to 5, with centres 0.5 to 5.5, weigh 1 - |c - 2| / 4 = 5/8, 7/8, 7/8, 5/8, 3/8,
+    # 1/8, 3.5 in all. Pixels 0 and 4 have (5/8 + 3/8) / 3.5 = 2/7 of it; in output 1, centred at 6, pixel 4 has
+    # 5/8 / 3.5 = 5/28.
+    rows = np.array([2 / 7, 5 / 28])
+    np.testing.assert_allclose(found, 160 * np.outer(rows, rows), rtol=1e-5)
     # Without, output centres lie at 2 and 6, between pixels 1-2 and 5-6, which are all 0.
     np.testing.assert_array_equal(ResizeRule("stretch", size_hw=(2, 2)).apply(image), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_resize_rule_antialias_treats_the_channels_of_all_types_alike(dtype):
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(dtype)
+    rule = ResizeRule("shortest_side", shortest=15, antialias=True)
+    found = rule.apply(image)
+    assert found.shape == (15, 22, 3) and found.dtype == np.float32
+    expected = np.stack([rule.apply(image[:, :, channel]) for channel in range(3)], axis=-1)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(found, rule.apply(image.astype(np.float32)), atol=1.01)  # rounded twice, for uint8
 
 
 def test_resize_rule_apply_of_the_right_size_changes_nothing():

@@ -1,7 +1,7 @@
 """The layouts of torchvision's checkpoints (https://github.com/pytorch/vision, `torchvision/models`)."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,42 @@ def _retinanet(model: Any) -> Pairs:
         yield from _convolution(f"{prefix}.{output}", head.output_convolution, head=of_classes)
 
 
+def _fcn_head(name: str, head: Any) -> Pairs:
+    """Pair an `FCNHead` with torchvision's."""
+    yield from _convolution(f"{name}.0", head.convolution, norm=f"{name}.1")
+    yield from _convolution(f"{name}.4", head.score, head=True)
+
+
+def _deeplabv3_head(name: str, head: Any) -> Pairs:
+    """Pair a `DeepLabV3Head` with torchvision's `DeepLabHead`."""
+    pyramid = head.pyramid
+    branches = [pyramid.point, *pyramid.atrous]
+    for index, branch in enumerate(branches):
+        yield from _convolution(f"{name}.0.convs.{index}.0", branch, norm=f"{name}.0.convs.{index}.1")
+    whole = f"{name}.0.convs.{len(branches)}"
+    yield from _convolution(f"{whole}.1", pyramid.whole, norm=f"{whole}.2")
+    yield from _convolution(f"{name}.0.project.0", pyramid.projection, norm=f"{name}.0.project.1")
+    yield from _convolution(f"{name}.1", head.convolution, norm=f"{name}.2")
+    yield from _convolution(f"{name}.4", head.score, head=True)
+
+
+def _segmenter(backbone: Callable[[Any, str], Pairs], head: Callable[[str, Any], Pairs]) -> Callable[[Any], Pairs]:
+    """Return the pairs of a `DilatedSegmenter`, given those of its backbone and head; the auxiliary one is FCN's."""
+
+    def pairs(model: Any) -> Pairs:
+        yield from backbone(model.backbone, "backbone.")
+        yield from head("classifier", model.head)
+        if model.auxiliary:
+            yield from _fcn_head("aux_classifier", model.auxiliary_head)
+
+    return pairs
+
+
+def _segmenter_classes(tensors: Mapping[str, np.ndarray]) -> int | None:
+    bias = tensors.get("classifier.4.bias")
+    return None if bias is None else bias.size
+
+
 def _retinanet_classes(tensors: Mapping[str, np.ndarray]) -> int | None:
     """Divide the channels of the class outputs by the anchors of a cell."""
     logits = tensors.get("head.classification_head.cls_logits.bias")
@@ -103,6 +139,24 @@ RETINANET = Converter(
     rename=_modern_name,
     ignored=(_BATCH_COUNTERS,),
     num_classes=_retinanet_classes,
+)
+
+FCN = Converter(
+    layout="torchvision FCN with a ResNet",
+    recognises=lambda names: (
+        {"backbone.layer1.0.conv1.weight", "classifier.4.weight"} <= set(names) and "classifier.0.weight" in names
+    ),
+    assignments=_segmenter(_resnet, _fcn_head),
+    ignored=(_BATCH_COUNTERS,),
+    num_classes=_segmenter_classes,
+)
+
+DEEPLABV3 = Converter(
+    layout="torchvision DeepLabV3 with a ResNet",
+    recognises=lambda names: {"backbone.layer1.0.conv1.weight", "classifier.0.convs.0.0.weight"} <= set(names),
+    assignments=_segmenter(_resnet, _deeplabv3_head),
+    ignored=(_BATCH_COUNTERS,),
+    num_classes=_segmenter_classes,
 )
 
 # A classifier: its last layer, fc, has no place in a detector or segmenter.
