@@ -80,8 +80,8 @@ class TestTimeAugmentation:
         ValueError: No scale, one out of range, or an unknown merge.
 
     Source: `predict_labels_multi_scale` in tensorflow/models' research/deeplab/model.py and `aug_test` of mmseg's
-    `EncoderDecoder` (scales 0.5 to 1.75); Chen et al. 2016, https://arxiv.org/abs/1606.00915, section 4.1.2. Differs
-    from DeepLabV2's code: the maximum is taken at the image's size, not at an eighth of it.
+    `EncoderDecoder` (scales 0.5 to 1.75); Chen et al. 2016, https://arxiv.org/abs/1606.00915, section 4. Differs from
+    DeepLabV2's code: the maximum is taken at the image's size, not at an eighth of it.
     """
 
     __test__ = False  # or pytest would take the class for a test

@@ -23,6 +23,9 @@ _TITLE_GREY = (63, 63, 70)
 _IGNORED_GREY = (160, 160, 160)
 _MIN_FONT_SIZE = 7  # DejaVu Sans is no longer readable below
 
+# Of pixels that are not labelled, in VOC's masks.
+_VOID_COLOUR = (224, 224, 192)
+
 _FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -551,4 +554,46 @@ def save_image(image: np.ndarray, path: str | os.PathLike, *, quality: int = 92)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_bytes(content)
+    return path
+
+
+def save_mask(mask: np.ndarray, path: str | os.PathLike, palette: ArrayLike | None = None) -> Path:
+    """Write class ids as an indexed PNG, whole or not at all, and make its folder.
+
+    The file's pixels are the ids themselves, as in VOC's masks and as `kerasvision.data` reads them; viewers show the
+    palette's colours.
+
+    Args:
+        mask: (H, W) integer class ids, 0-254; 255 = not labelled.
+        path: Must end in .png.
+        palette: (C, 3) RGB 0-255, a colour for each id; None for `default_palette`. Without a 256th colour, 255 is
+            shown as in VOC.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: A mask that is not (H, W) or no integers of 0-255, a palette with too few colours, another suffix.
+    """
+    from PIL import Image
+
+    path, mask = Path(path), np.asarray(mask)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"`path` {str(path)!r} must end in .png, which keeps class ids as they are")
+    if mask.ndim != 2 or 0 in mask.shape or not np.issubdtype(mask.dtype, np.integer):
+        raise ValueError(f"`mask` of shape {mask.shape} and type {mask.dtype} must be integer (H, W)")
+    lowest, highest = int(mask.min()), int(mask.max())
+    if lowest < 0 or highest > 255:
+        raise ValueError(f"`mask` has ids {lowest} to {highest}, but an indexed PNG holds 0-255 only")
+    ids = mask.astype(np.uint8, copy=False)
+    labelled = highest if highest < 255 else int(ids.max(where=ids < 255, initial=0))
+    colours = _palette_for(np.array([labelled]), None, default_palette(255) if palette is None else palette)[:256]
+    table = np.zeros((256, 3), np.uint8)
+    table[255] = _VOID_COLOUR
+    table[: len(colours)] = colours
+    image = Image.fromarray(ids)
+    image.putpalette(table.ravel().tolist())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        image.save(partial, format="PNG")
     return path

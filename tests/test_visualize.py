@@ -6,7 +6,10 @@ import pytest
 from PIL import Image
 
 from kerasvision import visualize
-from kerasvision.visualize import default_palette, draw_detections, draw_mask, grid, save_image
+from kerasvision.data import palette_of
+from kerasvision.data.checks import read_mask
+from kerasvision.data.voc import VOC_CLASSES, voc_palette
+from kerasvision.visualize import default_palette, draw_detections, draw_mask, grid, save_image, save_mask
 
 GREY = np.full((100, 160, 3), 128, np.uint8)
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -242,3 +245,48 @@ def test_save_image_failing_keeps_the_old_file(tmp_path, monkeypatch):
 def test_save_image_unknown_suffix_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"suffix '.xyz'; use one of .png"):
         save_image(GREY, tmp_path / "picture.xyz")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+def test_save_mask_writes_the_ids_with_the_palette_and_they_come_back(tmp_path, dtype):
+    mask = np.random.default_rng(0).integers(0, 21, (30, 50)).astype(dtype)
+    mask[:5] = 255
+    path = save_mask(mask, tmp_path / "new" / "mask.png", voc_palette())
+    np.testing.assert_array_equal(read_mask(path), mask)
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), voc_palette()[mask])
+    assert os.listdir(tmp_path / "new") == ["mask.png"]
+
+
+def test_save_mask_of_few_colours_shows_255_as_voc_does(tmp_path):
+    mask = np.array([[0, 1, 255]], np.uint8)
+    for palette, colours in ((PALETTE, [RED, BLUE]), (None, default_palette(2).tolist())):
+        with Image.open(save_mask(mask, tmp_path / "mask.png", palette)) as image:
+            np.testing.assert_array_equal(np.asarray(image.convert("RGB"))[0], [*colours, voc_palette()[255]])
+
+
+@pytest.mark.parametrize(
+    ("mask", "name", "palette", "message"),
+    [
+        (np.zeros((2, 2), np.float32), "a.png", None, "float32 must be integer"),
+        (np.zeros((2, 2, 1), np.uint8), "a.png", None, r"`mask` of shape \(2, 2, 1\)"),
+        (np.full((2, 2), 256), "a.png", None, "`mask` has ids 256 to 256, but an indexed PNG holds 0-255"),
+        (np.full((2, 2), -1), "a.png", None, "`mask` has ids -1 to -1"),
+        (np.full((2, 2), 2), "a.png", PALETTE, "`palette` has 2 colours but label 2"),
+        (np.zeros((2, 2), np.uint8), "a.jpg", None, r"'.*a.jpg' must end in \.png, which keeps class ids"),
+    ],
+)
+def test_save_mask_of_what_a_png_cannot_hold_is_named(tmp_path, mask, name, palette, message):
+    with pytest.raises(ValueError, match=message):
+        save_mask(mask, tmp_path / name, palette)
+    assert os.listdir(tmp_path) == []
+
+
+def test_palette_of_a_data_set_is_found_by_its_classes():
+    from kerasvision.data.streets import MASK_CLASSES, PALETTE
+
+    for background in ("background", "__background__", "Background"):
+        np.testing.assert_array_equal(palette_of((background, *VOC_CLASSES)), voc_palette())
+    np.testing.assert_array_equal(palette_of(MASK_CLASSES), PALETTE)
+    assert palette_of(("road", "kite")) is None and palette_of(None) is None

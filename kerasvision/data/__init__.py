@@ -11,7 +11,9 @@ function that needs them is called.
 
 from kerasvision.data.augmentation import Augmentation
 from kerasvision.data.checks import DataError, Problem, SplitError, check
+from kerasvision.data.class_weights import PixelCounts, class_weights, count_pixels
 from kerasvision.data.loading import load
+from kerasvision.data.palettes import palette_of
 from kerasvision.data.pipelines import pipeline
 from kerasvision.data.samples import IGNORE, Dataset, Sample
 
@@ -20,10 +22,14 @@ __all__ = [
     "Augmentation",
     "DataError",
     "Dataset",
+    "PixelCounts",
     "Problem",
     "Sample",
     "SplitError",
     "check",
+    "class_weights",
+    "count_pixels",
     "load",
+    "palette_of",
     "pipeline",
 ]

@@ -241,7 +241,8 @@ def _decode(path: str | os.PathLike, convert: Callable, encoded: bytes | None = 
     except UnidentifiedImageError:
         raise DataError(Problem(os.fspath(path), "", "not an image file, or its header is damaged")) from None
     except Image.DecompressionBombError as error:
-        raise DataError(Problem(os.fspath(path), "", f"{error}; make it smaller")) from None
+        remedy = "make it smaller or, to predict it in tiles, save its pixels as a .npy file, uint8 (height, width, 3)"
+        raise DataError(Problem(os.fspath(path), "", f"{str(error).rstrip('.')}; {remedy}")) from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         # PIL raises SyntaxError for a broken PNG, ValueError for some broken headers.
         raise DataError(Problem(os.fspath(path), "", f"image is corrupt or truncated ({error})")) from None
