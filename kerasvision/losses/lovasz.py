@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from kerasvision.losses.inputs import PooledLoss, split_labels, widen, with_mask
-from kerasvision.ops.compilers import call_on_host, on_cpu, under_tensorflow_xla
+from kerasvision.ops.compilers import call_on_host, can_call_host, on_cpu
 
 
 def lovasz_weights(errors, true, counted):
@@ -55,7 +55,7 @@ def _falling(errors):
     """
     # Keras infers shapes on PyTorch's "meta", where there is nothing to be sorted.
     without_values = keras.backend.backend() == "torch" and errors.device.type == "meta"
-    if without_values or not on_cpu(errors) or under_tensorflow_xla():
+    if without_values or not on_cpu(errors) or not can_call_host():
         return ops.cast(ops.argsort(-errors, axis=-1), "int32")
     return call_on_host(_falling_on_host, errors.shape, errors)
 

@@ -1,5 +1,7 @@
 """What a graph is being made for, as far as can be told while it is made, and calls out of it to the host."""
 
+import os
+
 import keras
 import numpy as np
 from keras import ops
@@ -58,8 +60,22 @@ def known_value(value):
         return None
 
 
+def can_call_host():
+    """Return whether `call_on_host` works: not under TensorFlow's XLA, nor where JAX has no thread to spare.
+
+    On CPUs, JAX hands a callback its arrays by way of the threads that run the program. Where each of these waits in
+    a callback, one for each device, none is left, and the program waits for ever.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return jax.default_backend() != "cpu" or cores > jax.local_device_count()
+    return not under_tensorflow_xla()
+
+
 def call_on_host(function, shape, *arrays):
-    """Call a function of NumPy arrays, also in a graph, but not under TensorFlow's XLA; no gradient flows through it.
+    """Call a function of NumPy arrays, also in a graph, if `can_call_host`; no gradient flows through it.
 
     Args:
         function: Takes as many arrays, returns one, int32.

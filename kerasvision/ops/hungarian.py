@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasvision.ops.compilers import call_on_host, under_tensorflow_xla
+from kerasvision.ops.compilers import call_on_host, can_call_host
 from kerasvision.ops.rows import take_rows
 
 Solver = Literal["auto", "host", "graph"]
@@ -27,7 +27,8 @@ def assign(cost, valid=None, *, solver: Solver = "auto"):
             ``"graph"`` runs `keras.ops` only: the shortest-augmenting-path algorithm that SciPy has too, for all images
             at once, in float64 on TensorFlow and PyTorch and on JAX with `jax_enable_x64`; on JAX without, in
             float32, and the total is the lowest to within float32 rounding.
-            ``"auto"`` is the host, except under TensorFlow's XLA (`jit_compile=True`), which cannot call it.
+            ``"auto"`` is the host, except under TensorFlow's XLA (`jit_compile=True`), which cannot call it, and under
+            JAX on a CPU with as many devices as cores, or one core, where calls out of a program wait for ever.
 
     Returns:
         int32 (B, C): row indices, `UNASSIGNED` (-1) for padding and for columns left without a row. No gradient.
@@ -52,8 +53,7 @@ def assign(cost, valid=None, *, solver: Solver = "auto"):
     batch, _, columns = ops.shape(cost)
     valid = ops.ones((batch, columns), "bool") if valid is None else ops.cast(valid, "bool")
     if solver == "auto":
-        # Under TensorFlow's XLA there is no kernel for calls to Python.
-        solver = "graph" if under_tensorflow_xla() else "host"
+        solver = "host" if can_call_host() else "graph"
     if solver == "graph":
         return _assign_in_graph(cost, valid)
     return call_on_host(_solve_batch, (cost.shape[0], cost.shape[2]), cost, valid)
