@@ -1,10 +1,10 @@
-"""``kerasvision data show`` and ``kerasvision data check``: look at a data set before training on it."""
+"""``kerasvision data show``, ``check`` and ``weights``: look at a data set before training on it."""
 
 import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,9 @@ TaskOption = Annotated[
         show_default=False,
     ),
 ]
+
+# Those of `kerasvision.data.class_weights`, which is not imported for --help.
+_WeightMethod = Literal["median_frequency", "inverse", "effective_number", "enet"]
 
 _CELL_WIDTH = 480  # pixels; narrower images are enlarged so that their tags can be read
 
@@ -133,3 +136,39 @@ def check(
     typer.echo(f"{data}, {split} split, {' and '.join(sorted(dataset.tasks))}: {counted}", err=as_json)
     if errors:
         raise typer.Exit(1)
+
+
+@app.command()
+def weights(
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
+    split: Annotated[str, typer.Option(help="Split to count.")] = "train",
+    classes: ClassesOption = None,
+    method: Annotated[_WeightMethod, typer.Option(help="How weights follow from counts.")] = "median_frequency",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Count the pixels of each mask class, and weight rare classes more.
+
+    The weights are for losses: compile(loss=CrossEntropyLoss(class_weights=[...])).
+    A class without any pixel has weight 0.
+    """
+    from kerasvision import data as data_sets
+
+    dataset = open_data(data, split, task="segmentation", classes=classes)
+    with progress_bar() as progress, naming(f"--data {data} --split", split):
+        bar = progress.add_task("counting", total=len(dataset))
+        counts = data_sets.count_pixels(dataset, lambda done, total: progress.update(bar, completed=done))
+        found = data_sets.class_weights(counts, method)
+    pixels, images = counts.pixels.tolist(), counts.images.tolist()
+    rows = list(zip(dataset.mask_classes, pixels, images, found.tolist(), strict=True))
+    if as_json:
+        content = [{"class": row[0], "pixels": row[1], "images": row[2], "weight": row[3]} for row in rows]
+        typer.echo(json.dumps(content, ensure_ascii=False))
+        return
+    from rich.table import Table
+
+    table = Table("class", box=None, pad_edge=False)
+    for column in ("pixels", "share", "images", "weight"):
+        table.add_column(column, justify="right")
+    for name, of_class, seen, weight in rows:
+        table.add_row(name, str(of_class), f"{of_class / sum(pixels):.2%}", str(seen), f"{weight:.4g}")
+    output_console().print(table)

@@ -200,6 +200,17 @@ def list_of_ints(option: str, text: str) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
+def list_of_numbers(option: str, text: str) -> list[float]:
+    """Parse "0.5,1" into numbers."""
+    try:
+        numbers = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise UserError(f"{option} {text}: expected numbers with commas between, such as 0.5,1,1.5")
+    return numbers
+
+
 def error_console():
     """Return a rich console on stderr: progress and remarks go there, results to stdout."""
     from rich.console import Console

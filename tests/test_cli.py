@@ -16,8 +16,9 @@ from kerasvision import cli_datasets, cli_inputs, cli_measure, cli_predict, cli_
 from kerasvision.cli import app
 from kerasvision.data.voc import VOC_CLASSES
 from kerasvision.models.recipe import Recipe
-from kerasvision.ops.resizing import ResizeRule
-from kerasvision.visualize import save_image
+from kerasvision.ops.tiles import Tiles
+from kerasvision.segmentation import DenseCRF, Segmentation
+from kerasvision.visualize import default_palette, save_image
 
 SCENE = np.full((60, 80, 3), 90, np.uint8)
 
@@ -44,8 +45,8 @@ def assert_user_error(result, *parts):
 class FakePredictor:
     """Finds one car in every image, or one class on the left and another on the right."""
 
-    def __init__(self, model, *, score_threshold=None, freeze=False):
-        self.model, self.score_threshold, self.resize = model, score_threshold, ResizeRule()
+    def __init__(self, model, *, score_threshold=None, freeze=False, **options):
+        self.model, self.score_threshold, self.options = model, score_threshold, options
         self.class_names = ("car", "bus")
 
     def read(self, path):
@@ -54,25 +55,25 @@ class FakePredictor:
         except OSError as error:
             raise ValueError(f"{path}: no image that can be decoded") from error
 
-    def preprocess(self, images, names=None):
-        return np.stack(images), images
+    def predict(self, images, names):
+        if "progress" in self.options:
+            self.options["progress"](1, 2)
+        return [self.result(image, name) for image, name in zip(images, names, strict=True)]
 
-    def network(self, inputs):
-        return inputs
-
-    def postprocess(self, raw, inputs, metas):
-        return [self.result(image) for image in metas]
-
-    def result(self, image):
-        size = {"size_hw": image.shape[:2], "class_names": self.class_names}
+    def result(self, image, name):
         if self.model.task == "segmentation":
-            mask = np.zeros(image.shape[:2], np.int64)
+            mask = np.zeros(image.shape[:2], np.int32)
             mask[:, image.shape[1] // 4 :] = 1
-            return SimpleNamespace(mask=mask, palette=None, to_dict=lambda: {"classes": [0, 1]}, **size)
+            return Segmentation(name, image.shape[:2], mask, self.class_names, self.options["palette"])
         boxes = np.array([[20, 30, 60, 50]], np.float32)
         content = {"boxes": boxes.tolist(), "labels": [0]}
         return SimpleNamespace(
-            boxes=boxes, scores=np.array([0.75]), labels=np.array([0]), to_dict=lambda: content, **size
+            boxes=boxes,
+            scores=np.array([0.75]),
+            labels=np.array([0]),
+            to_dict=lambda: content,
+            size_hw=image.shape[:2],
+            class_names=self.class_names,
         )
 
 
@@ -280,6 +281,80 @@ def test_predict_segmentation_prints_shares_and_draws_a_legend(fake, scene, tmp_
     assert "25.0%" in result.stdout and "75.0%" in result.stdout
     assert fake.predictors[0].score_threshold is None
     assert len(pixels_of(tmp_path / "out" / "scene.png")) > 60
+
+
+def test_predict_masks_are_indexed_png_of_the_ids_and_never_overwrite_an_input(fake, scene):
+    fake.task = "segmentation"
+    before = scene.read_bytes()
+    result = run("predict", scene, "--model", "m", "--no-draw", "--masks", scene.parent, "--json")
+    assert result.exit_code == 0, result.output
+    (entry,) = json.loads(result.stdout)
+    assert scene.read_bytes() == before and entry["mask"] == str(scene.parent / "scene-2.png")
+    with Image.open(entry["mask"]) as image:
+        assert image.mode == "P"
+        ids = np.asarray(image)
+        assert np.asarray(image.convert("RGB"))[0, 0].tolist() == default_palette(1)[0].tolist()
+    assert (ids[:, :20] == 0).all() and (ids[:, 20:] == 1).all()
+    assert [(part["class"], part["share"]) for part in entry["classes"]] == [("bus", 0.75), ("car", 0.25)]
+
+
+def test_predict_in_one_folder_gives_picture_and_mask_a_name_each(fake, scene, tmp_path):
+    fake.task = "segmentation"
+    result = run("predict", scene, "--model", "m", "--out", tmp_path / "out", "--masks", tmp_path / "out")
+    assert "1 picture in" in result.stderr and "1 mask in" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scene-2.png", "scene.png"]
+
+
+def test_predict_passes_on_tiles_views_and_crf(fake, scene, tmp_path):
+    fake.task = "segmentation"
+    arguments = ("predict", scene, "--model", "m", "--out", tmp_path / "out")
+    options = ("--tile", 64, "--overlap", 16, "--tile-mode", "centre", "--mirror", "--batch-size", 4)
+    result = run(*arguments, *options, "--scales", "0.5,1", "--flip", "--crf")
+    assert result.exit_code == 0, result.output
+    given = fake.predictors[0].options
+    assert given["tiles"] == Tiles(64, overlap=16, mode="centre", mirror=True) and given["batch_size"] == 4
+    assert given["augment"].scales == (0.5, 1.0) and given["augment"].flip and given["augment"].merge == "mean"
+    assert given["crf"] == DenseCRF()
+    run(*arguments, "--tile", 64)
+    assert fake.predictors[1].options["tiles"] == Tiles(64, overlap=16, mode="linear")
+    run(*arguments, "--flip")
+    assert fake.predictors[2].options["augment"].scales == (1.0,)
+    run(*arguments, "--scales", "2")
+    assert not fake.predictors[3].options["augment"].flip and "tiles" not in fake.predictors[3].options
+
+
+def test_predict_in_tiles_draws_large_images_smaller(fake, scene, tmp_path, monkeypatch):
+    fake.task = "segmentation"
+    monkeypatch.setattr(cli_predict, "_LONGEST_DRAWN", 40)  # of 80
+    arguments = ("predict", scene, "--model", "m", "--out", tmp_path / "out", "--masks", tmp_path / "masks")
+    run(*arguments, "--tile", 64)
+    assert pixels_of(tmp_path / "out/scene.png").shape[1] == 40
+    assert pixels_of(tmp_path / "masks/scene.png").shape == SCENE.shape
+    run(*arguments)
+    assert pixels_of(tmp_path / "out/scene.png").shape[1] == 80
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--overlap", "8"], ["--overlap: is for tiles", "--tile 512"]),
+        (["--mirror"], ["--mirror: is for tiles"]),
+        (["--tile-mode", "centre"], ["--tile-mode: is for tiles"]),
+        (["--tile", "64", "--overlap", "64"], ["--tile 64", "`overlap` (64, 64) must be below"]),
+        (["--tile", "64", "--tile-mode", "center"], ["--tile-mode", "center"]),
+        (["--scales", "half"], ["--scales half", "such as 0.5,1,1.5"]),
+        (["--scales", "0,1"], ["--scales 0,1", "each above 0"]),
+    ],
+)
+def test_predict_wrong_options_of_segmenters_are_user_errors(fake, scene, options, parts):
+    fake.task = "segmentation"
+    assert_user_error(run("predict", scene, "--model", "m", *options), *parts)
+
+
+@pytest.mark.parametrize("options", [["--tile", "64"], ["--scales", "1"], ["--flip"], ["--crf"], ["--masks", "m"]])
+def test_predict_options_of_segmenters_are_refused_for_a_detector(fake, scene, options):
+    result = run("predict", scene, "--model", "m", *options)
+    assert_user_error(result, f"{options[0]}: is for segmenters, but --model m is a detector")
 
 
 def test_predict_never_overwrites_an_input(fake, scene):
@@ -663,3 +738,20 @@ def test_data_check_of_good_data_exits_with_0(monkeypatch):
 
     monkeypatch.setattr(data, "check", lambda dataset, progress: [])
     assert run("data", "check", "streets").exit_code == 0
+
+
+def test_data_weights_prints_counts_and_weights(voc):
+    arguments = ("data", "weights", f"voc:{voc}", "--classes", "auto")
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    # 2 masks of 40 x 60 with 20 x 30 pixels of class 1: 3600 and 1200 of 4800; frequencies 3/4 and 1/4, median 1/2.
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[1:] == [
+        ["background", "3600", "75.00%", "2", "0.6667"],
+        ["kite", "1200", "25.00%", "2", "2"],
+        ["scooter", "0", "0.00%", "0", "0"],
+    ]
+    listed = json.loads(run(*arguments, "--method", "inverse", "--json").stdout)
+    assert listed[1] == {"class": "kite", "pixels": 1200, "images": 2, "weight": 2.0}
+    assert_user_error(run(*arguments, "--method", "median"), "--method", "median")
+    assert_user_error(run("data", "weights", "voc:nowhere"), "nowhere", "no such folder")
