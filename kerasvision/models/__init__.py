@@ -1,14 +1,18 @@
 """Architectures: one file each."""
 
 from kerasvision.models.base import Detector, Segmenter
+from kerasvision.models.deeplab_v1 import DeepLabV1
 from kerasvision.models.deeplab_v3 import DeepLabV3
 from kerasvision.models.dilated_fcn import DilatedFCN
+from kerasvision.models.fcn import FCN
 from kerasvision.models.non_finite import NonFiniteLossError, StopOnNonFiniteLoss
 from kerasvision.models.retinanet import RetinaNet
 from kerasvision.models.targets import pad_targets
 from kerasvision.models.unet import UNet
 
 __all__ = [
+    "FCN",
+    "DeepLabV1",
     "DeepLabV3",
     "Detector",
     "DilatedFCN",

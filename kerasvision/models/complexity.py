@@ -4,6 +4,8 @@ import math
 
 import keras
 
+from kerasvision.layers import BilinearUpsampling
+
 
 def count_parameters(model) -> int:
     """Return the number of parameters, trainable or not, moving statistics included."""
@@ -28,7 +30,7 @@ def count_macs(model, *, size_hw) -> int:
             nonlocal total
             outputs = call(inputs, *args, **kwargs)
             # Every kernel element is used once for each output position; a transposed convolution's for each input's.
-            transposed = isinstance(layer, keras.layers.Conv2DTranspose)
+            transposed = isinstance(layer, keras.layers.Conv2DTranspose | BilinearUpsampling)
             positions = math.prod((inputs if transposed else outputs).shape[1:-1])
             total += math.prod(layer.kernel.shape) * positions
             return outputs

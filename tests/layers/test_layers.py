@@ -278,7 +278,10 @@ CASES = {
     ),
     "AtrousPyramidClassifier": ({"num_classes": 3, "rates": (2, 5)}, [(1, 4, 3, 2)]),
     "BilinearInitializer": None,
-    "BilinearUpsampling": ({"factor": 3, "learned": False}, [(1, 4, 3, 2)]),
+    "BilinearUpsampling": (
+        {"factor": 4, "learned": False, "kernel_size": 7, "padding": "valid"},
+        [(1, 4, 3, 2)],
+    ),
     "ConvolutionBlock": (
         {
             "filters": 5,
@@ -379,7 +382,10 @@ CASES = {
         },
         [(1, 8, 7, 3)],
     ),
-    "FCNSkip": ({"num_classes": 3, "learned": False}, [(1, 4, 3, 3), (1, 7, 6, 2)]),
+    "FCNSkip": (
+        {"num_classes": 3, "learned": False, "offset": 1, "kernel_size": 3, "scale": 0.5},
+        [(1, 3, 2, 3), (1, 8, 6, 2)],
+    ),
     "FeaturePyramid": (
         {"filters": 6, "coarse_levels": "pool", "normalization": "batch", "epsilon": 0.1, "momentum": 0.7},
         [[(1, 4, 4, 2), (1, 2, 2, 3)]],

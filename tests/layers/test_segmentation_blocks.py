@@ -45,7 +45,11 @@ BLOCKS = {
         [[(2, 10, 13, 5), (2, 5, 7, 4)]],
     ),
     "upsampling": (lambda **o: BilinearUpsampling(3, **o), ONE),
+    "upsampling_fixed": (lambda **o: BilinearUpsampling(4, learned=False, **o), ONE),
+    "upsampling_uncut": (lambda **o: BilinearUpsampling(4, kernel_size=7, padding="valid", **o), ONE),
     "skip": (lambda **o: FCNSkip(4, **o), [(2, 5, 7, 4), (2, 9, 14, 5)]),
+    "skip_fixed": (lambda **o: FCNSkip(4, learned=False, scale=0.5, **o), [(2, 5, 7, 4), (2, 9, 14, 5)]),
+    "skip_with_offset": (lambda **o: FCNSkip(4, offset=2, kernel_size=3, **o), [(2, 5, 7, 4), (2, 14, 17, 5)]),
 }
 
 
@@ -266,12 +270,47 @@ def test_bilinear_upsampling_by_hand(factor, expected):
     np.testing.assert_allclose(found[0, :, :, 0], np.outer(rows, expected), atol=1e-5)
 
 
-def test_bilinear_upsampling_that_is_not_learned_stays_so():
-    for learned in (True, False):
-        block = FCNSkip(3, learned=learned)
-        block.build((None, None, None, 3), (None, None, None, 2))
-        block.trainable = True
-        assert len(block.trainable_weights) == 2 + learned
+@pytest.mark.parametrize("factor", [1, 2, 3, 8])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_bilinear_upsampling_that_is_not_learned_equals_the_initial_kernel(factor, padding):
+    features = _random((2, 3, 5, 2))
+    for kernel_size in {2 * factor - 1, 2 * factor - factor % 2}:
+        options = {"kernel_size": kernel_size, "padding": padding}
+        learned, fixed = (BilinearUpsampling(factor, learned=learned, **options) for learned in (True, False))
+        expected, found = _numpy(learned(features)), _numpy(fixed(features))
+        assert found.shape == expected.shape == tuple(fixed.compute_output_shape(features.shape))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        fixed.trainable = True
+        assert len(learned.weights) == 1 and fixed.weights == []
+
+
+@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize(
+    ("kernel_size", "expected"),
+    [
+        # Taps 1/4, 3/4, 3/4, 1/4: 4 spread over four pixels, 8 over four, from the third on.
+        (4, [1, 3, 5, 7, 6, 2]),
+        # Taps 1/2, 1, 1/2.
+        (3, [2, 4, 6, 8, 4]),
+    ],
+)
+def test_bilinear_upsampling_uncut_by_hand(learned, kernel_size, expected):
+    layer = BilinearUpsampling(2, learned=learned, kernel_size=kernel_size, padding="valid")
+    found = _numpy(layer(_column(4, 8)))[0, :, :, 0]
+    columns = [0.25, 0.75, 0.75, 0.25] if kernel_size == 4 else [0.5, 1, 0.5]
+    np.testing.assert_allclose(found, np.outer(expected, columns), atol=1e-6)
+
+
+def test_fcn_skip_with_an_offset_by_hand():
+    block = FCNSkip(1, offset=1, kernel_size=3, scale=0.5, learned=False)
+    block.build((None, None, None, 1), (None, None, None, 1))
+    block.score.kernel.assign(np.full((1, 1, 1, 1), 4.0))
+    # Twice the finer rows 3 to 7 of columns of 1, with 2, 4, 6, 8, 4 times 1/2, 1, 1/2.
+    fine = np.repeat(np.array([9, 3, 4, 5, 6, 7, 9], np.float32).reshape(1, 7, 1, 1), 5, axis=2)
+    expected = 2 * np.array([3, 4, 5, 6, 7])[:, None] + np.outer([2, 4, 6, 8, 4], [0.5, 1, 0.5])
+    found = block(_column(4, 8), fine)
+    np.testing.assert_allclose(_numpy(found)[0, :, :, 0], expected, atol=1e-5)
+    assert tuple(found.shape) == block.compute_output_shape((1, 2, 1, 1), fine.shape)
 
 
 def test_fcn_skip_by_hand():
@@ -302,5 +341,9 @@ def test_segmentation_blocks_wrong_arguments_are_named():
         SqueezeExcitation(0)
     with pytest.raises(ValueError, match=r"`factor` 1\.5 must be a whole number"):
         BilinearUpsampling(1.5)
+    with pytest.raises(ValueError, match="`kernel_size` 5 does not interpolate between pixels 4 apart; use 8, the def"):
+        BilinearUpsampling(4, kernel_size=5)
+    with pytest.raises(ValueError, match="`padding` 'full' is unknown"):
+        BilinearUpsampling(4, padding="full")
     with pytest.raises(ValueError, match="`features` of width 5 must be at most twice the logits' 2"):
         FCNSkip(2)(np.zeros((1, 2, 2, 2), np.float32), np.zeros((1, 4, 5, 3), np.float32))
