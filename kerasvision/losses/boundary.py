@@ -7,24 +7,28 @@ import numpy as np
 from keras import ops
 
 from kerasvision.losses.cross_entropy import cross_entropy
-from kerasvision.losses.inputs import WideLoss, as_tuple, check_not_negative, counting, split_labels
+from kerasvision.losses.inputs import MaskedLoss, as_tuple, check_not_negative, counting, split_labels, with_mask
 from kerasvision.ops import boundaries
 
 
-def class_boundaries(labels, *, ignore_class=255):
+def class_boundaries(labels, *, ignore_class=255, mask=None):
     """Return which pixels have a neighbour above, below, left or right of another class.
 
     Args:
         labels: (B, H, W) integer masks.
         ignore_class: Label that has no boundary, neither its own nor its neighbours'; ``None`` if there is none.
+        mask: (B, H, W) bool, or of fewer axes: False for further pixels that have none; or ``None``.
 
     Returns:
         (B, H, W) bool: pixels on both sides of each boundary. The image's edge is none.
     """
-    return boundaries.class_boundaries(labels, None if ignore_class is None else labels != ignore_class)
+    if ignore_class is None and mask is None:
+        return boundaries.class_boundaries(labels)
+    counted = ops.ones_like(labels, dtype="bool") if ignore_class is None else labels != ignore_class
+    return boundaries.class_boundaries(labels, with_mask(counted, mask))
 
 
-def boundary_weights(labels, *, w0=10.0, sigma=5.0, ignore_class=255):
+def boundary_weights(labels, *, w0=10.0, sigma=5.0, ignore_class=255, mask=None):
     """Return pixel weights 1 + w0 exp(-d^2 / (2 sigma^2)), d being the distance to the nearest class boundary.
 
     Args:
@@ -32,6 +36,7 @@ def boundary_weights(labels, *, w0=10.0, sigma=5.0, ignore_class=255):
         w0: How much more a pixel on the boundary (d = 0) weighs than one far away.
         sigma: Spread of the weights, in pixels.
         ignore_class: Label that has no boundary; ``None`` if there is none.
+        mask: (B, H, W) bool, or of fewer axes: False for further pixels that have none; or ``None``.
 
     Returns:
         (B, H, W) float32 in [1, 1 + w0]; 1 everywhere in a mask of one class. Distances are Euclidean, between pixel
@@ -40,7 +45,7 @@ def boundary_weights(labels, *, w0=10.0, sigma=5.0, ignore_class=255):
     The in-graph counterpart of `unet_weight_map`, for classes in place of instances.
     """
     _check_sigma(sigma)
-    near = ops.cast(class_boundaries(labels, ignore_class=ignore_class), "float32")
+    near = ops.cast(class_boundaries(labels, ignore_class=ignore_class, mask=mask), "float32")
     # exp(-min(dx^2 + dy^2)) is the maximum over dx of the maximum over dy of a product: one axis after the other.
     return 1 + w0 * _spread(_spread(near, 1, sigma), 2, sigma)
 
@@ -125,7 +130,7 @@ def _two_nearest(instances, radius):
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class BoundaryCrossEntropyLoss(WideLoss):
+class BoundaryCrossEntropyLoss(MaskedLoss):
     """Cross-entropy of masks, weighted by `boundary_weights`: pixels near boundaries between classes weigh more.
 
     Args:
@@ -138,6 +143,7 @@ class BoundaryCrossEntropyLoss(WideLoss):
         name: The loss's name.
 
     Call: masks (B, H, W) or (B, H, W, 1) and predictions (B, H, W, C); gives (B, H, W) losses before reduction.
+    Pixels that predictions' Keras mask leaves out are as ignored ones.
 
     Source: the weights are those of Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597, equation 2, with the
     distance to the nearest class boundary for d1 + d2.
@@ -164,7 +170,7 @@ class BoundaryCrossEntropyLoss(WideLoss):
         self.ignore_class = ignore_class
         self.class_weights = as_tuple("class_weights", class_weights)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred, mask=None):
         """Return (B, H, W) losses."""
         loss = cross_entropy(
             y_true,
@@ -172,11 +178,12 @@ class BoundaryCrossEntropyLoss(WideLoss):
             from_logits=self.from_logits,
             ignore_class=self.ignore_class,
             class_weights=self.class_weights,
+            mask=mask,
         )
-        labels, counted = split_labels(y_true, y_pred, self.ignore_class)
-        weights = boundary_weights(labels, w0=self.w0, sigma=self.sigma, ignore_class=self.ignore_class)
+        labels, counted = split_labels(y_true, y_pred, self.ignore_class, mask)
+        weights = boundary_weights(labels, w0=self.w0, sigma=self.sigma, ignore_class=self.ignore_class, mask=mask)
         loss = loss * ops.cast(weights, loss.dtype)
-        return loss if self.ignore_class is None else counting(loss, counted)
+        return loss if self.ignore_class is None and mask is None else counting(loss, counted)
 
     def get_config(self):
         """Return the constructor's arguments."""

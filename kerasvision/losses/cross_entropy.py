@@ -6,11 +6,18 @@ import numbers
 import keras
 from keras import ops
 
-from kerasvision.losses.inputs import WideLoss, as_tuple, counting, split_labels, weights_of, weights_of_labels, widen
+from kerasvision.losses.inputs import MaskedLoss, as_tuple, counting, split_labels, weights_of, weights_of_labels, widen
 
 
 def cross_entropy(
-    labels, predictions, *, from_logits=True, ignore_class: int | None = 255, class_weights=None, label_smoothing=0.0
+    labels,
+    predictions,
+    *,
+    from_logits=True,
+    ignore_class: int | None = 255,
+    class_weights=None,
+    label_smoothing=0.0,
+    mask=None,
 ):
     """Return -log p of each element's true class.
 
@@ -21,6 +28,7 @@ def cross_entropy(
         ignore_class: Label of elements whose loss is 0 whatever was predicted, even NaN; ``None`` if there is none.
         class_weights: C factors, or ``None`` for 1.
         label_smoothing: Share of the truth that is spread evenly over all classes, in [0, 1].
+        mask: (...) bool, or of fewer axes: False for further elements whose loss is 0; or ``None``.
 
     Returns:
         (...) non-negative float32 or float64, finite for logits in [-1e35, 1e35]: differences of two, and their
@@ -30,7 +38,7 @@ def cross_entropy(
     Source: torch.nn.functional.cross_entropy with reduction "none".
     """
     predictions = widen(predictions)
-    labels, counted = split_labels(labels, predictions, ignore_class)
+    labels, counted = split_labels(labels, predictions, ignore_class, mask)
     classes = predictions.shape[-1]
     usable = ops.logical_and(labels >= 0, labels < classes)
     labels = ops.where(usable, labels, 0)
@@ -51,7 +59,7 @@ def cross_entropy(
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class CrossEntropyLoss(WideLoss):
+class CrossEntropyLoss(MaskedLoss):
     """`cross_entropy` as a Keras loss.
 
     Args:
@@ -65,7 +73,8 @@ class CrossEntropyLoss(WideLoss):
         name: The loss's name.
 
     Call: class indices (...) or (..., 1), such as masks (B, H, W), and predictions (..., C); gives (...) losses
-    before reduction. With nothing counted the loss is 0.
+    before reduction. With nothing counted the loss is 0. Pixels that predictions' Keras mask leaves out are as ignored
+    ones.
     """
 
     def __init__(
@@ -89,7 +98,7 @@ class CrossEntropyLoss(WideLoss):
         self.label_smoothing = label_smoothing
         self.divide_by_weights = divide_by_weights
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred, mask=None):
         """Return (...) losses."""
         loss = cross_entropy(
             y_true,
@@ -98,14 +107,15 @@ class CrossEntropyLoss(WideLoss):
             ignore_class=self.ignore_class,
             class_weights=self.class_weights,
             label_smoothing=self.label_smoothing,
+            mask=mask,
         )
-        labels, counted = split_labels(y_true, y_pred, self.ignore_class)
+        labels, counted = split_labels(y_true, y_pred, self.ignore_class, mask)
         if self.divide_by_weights and self.class_weights is not None and self.reduction not in ("sum", "none", None):
             weights = weights_of_labels("class_weights", self.class_weights, labels, y_pred.shape[-1], loss.dtype)
             counts = ops.cast(counted, loss.dtype)
             total = ops.sum(weights * counts)
             loss = loss * ops.where(total > 0, ops.sum(counts) / ops.where(total > 0, total, 1), 0)
-        return loss if self.ignore_class is None else counting(loss, counted)
+        return loss if self.ignore_class is None and mask is None else counting(loss, counted)
 
     def get_config(self):
         """Return the constructor's arguments."""
@@ -150,7 +160,7 @@ def hard_pixels(losses, counted, *, threshold=0.7, min_kept=1 / 16):
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class OHEMCrossEntropyLoss(WideLoss):
+class OHEMCrossEntropyLoss(MaskedLoss):
     """Cross-entropy over hard pixels alone (online hard example mining); see `hard_pixels`.
 
     Args:
@@ -165,7 +175,7 @@ class OHEMCrossEntropyLoss(WideLoss):
         name: The loss's name.
 
     Call: masks (B, H, W) or (B, H, W, 1) and predictions (B, H, W, C); gives (B, H, W) losses before reduction, 0
-    for pixels not kept.
+    for pixels not kept. Pixels that predictions' Keras mask leaves out are as ignored ones.
 
     Source: Shrivastava et al. 2016, https://arxiv.org/abs/1604.03540, and Yuan et al. 2020,
     https://arxiv.org/abs/1909.11065, section 4.2, for segmentation. Differs from HRNet's code: pixels tied with the
@@ -198,10 +208,10 @@ class OHEMCrossEntropyLoss(WideLoss):
         self.ignore_class = ignore_class
         self.class_weights = as_tuple("class_weights", class_weights)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred, mask=None):
         """Return (B, H, W) losses."""
-        loss = cross_entropy(y_true, y_pred, from_logits=self.from_logits, ignore_class=self.ignore_class)
-        labels, counted = split_labels(y_true, y_pred, self.ignore_class)
+        loss = cross_entropy(y_true, y_pred, from_logits=self.from_logits, ignore_class=self.ignore_class, mask=mask)
+        labels, counted = split_labels(y_true, y_pred, self.ignore_class, mask)
         kept = hard_pixels(loss, counted, threshold=self.threshold, min_kept=self.min_kept)
         if self.class_weights is not None:
             loss *= weights_of_labels("class_weights", self.class_weights, labels, y_pred.shape[-1], loss.dtype)

@@ -7,7 +7,7 @@ from keras import ops
 
 from kerasvision.losses.cross_entropy import cross_entropy
 from kerasvision.losses.inputs import (
-    WideLoss,
+    MaskedLoss,
     as_tuple,
     check_not_negative,
     counting,
@@ -17,6 +17,7 @@ from kerasvision.losses.inputs import (
     split_labels,
     weights_of_labels,
     widen,
+    with_mask,
 )
 
 
@@ -61,7 +62,7 @@ def sigmoid_focal_loss(targets, logits, *, alpha=0.25, gamma=2.0):
     return loss
 
 
-def softmax_focal_loss(labels, logits, *, alpha=None, gamma=2.0, ignore_class: int | None = 255):
+def softmax_focal_loss(labels, logits, *, alpha=None, gamma=2.0, ignore_class: int | None = 255, mask=None):
     """Return the focal loss of exclusive classes: -alpha_t (1 - p_t)^gamma log p_t, p_t being the true class's share.
 
     Args:
@@ -70,13 +71,14 @@ def softmax_focal_loss(labels, logits, *, alpha=None, gamma=2.0, ignore_class: i
         alpha: Weight of every element, or a tuple of one weight for each class; ``None`` for no weighting.
         gamma: How strongly well-classified elements are played down; 0 gives cross-entropy.
         ignore_class: Label of elements whose loss is 0; ``None`` if there is none.
+        mask: (...) bool, or of fewer axes: False for further elements whose loss is 0; or ``None``.
 
     Returns:
         (...) non-negative float32 or float64, finite for logits in [-1e35, 1e35]. NaN for a label out of range.
 
     Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002, section 3, with softmax in place of sigmoid.
     """
-    loss = cross_entropy(labels, logits, ignore_class=ignore_class)
+    loss = cross_entropy(labels, logits, ignore_class=ignore_class, mask=mask)
     loss = loss * power(-ops.expm1(-loss), gamma)
     if alpha is None:
         return loss
@@ -87,7 +89,7 @@ def softmax_focal_loss(labels, logits, *, alpha=None, gamma=2.0, ignore_class: i
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class SigmoidFocalLoss(WideLoss):
+class SigmoidFocalLoss(MaskedLoss):
     """`sigmoid_focal_loss` as a Keras loss, summed over the last axis (the classes).
 
     Args:
@@ -100,7 +102,8 @@ class SigmoidFocalLoss(WideLoss):
         name: The loss's name.
 
     Call: targets (..., C) in [0, 1], or class indices (...), of which those outside 0..C - 1 mean no class at all,
-    and predictions (..., C); gives (...) losses before reduction.
+    and predictions (..., C); gives (...) losses before reduction. What predictions' Keras mask leaves out is as
+    ignored.
     """
 
     def __init__(
@@ -121,19 +124,21 @@ class SigmoidFocalLoss(WideLoss):
         self.from_logits = from_logits
         self.ignore_class = ignore_class
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred, mask=None):
         """Return (...) losses."""
         logits = widen(y_pred) if self.from_logits else logits_of(y_pred)
         classes = logits.shape[-1]
+        ignored = self.ignore_class
         if len(y_true.shape) == len(logits.shape) and y_true.shape[-1] in (None, classes):
-            counted = None if self.ignore_class is None else y_true != self.ignore_class  # (..., C)
             targets = ops.cast(y_true, logits.dtype)
+            counted = ops.ones_like(targets, dtype="bool") if ignored is None else y_true != ignored  # (..., C)
         else:
-            labels, counted = split_labels(y_true, logits, self.ignore_class)
+            labels, counted = split_labels(y_true, logits, ignored)
             targets = one_hot(labels, classes, logits.dtype)
-            counted = None if self.ignore_class is None else ops.expand_dims(counted, -1)  # (..., 1)
-        if counted is None:
+            counted = ops.expand_dims(counted, -1)  # (..., 1)
+        if ignored is None and mask is None:
             return ops.sum(sigmoid_focal_loss(targets, logits, alpha=self.alpha, gamma=self.gamma), axis=-1)
+        counted = with_mask(counted, mask)
         targets, logits = ops.where(counted, targets, 0), ops.where(counted, logits, 0)
         loss = sigmoid_focal_loss(targets, logits, alpha=self.alpha, gamma=self.gamma)
         return counting(ops.sum(ops.where(counted, loss, 0), axis=-1), ops.any(counted, axis=-1))
@@ -150,7 +155,7 @@ class SigmoidFocalLoss(WideLoss):
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class SoftmaxFocalLoss(WideLoss):
+class SoftmaxFocalLoss(MaskedLoss):
     """`softmax_focal_loss` as a Keras loss.
 
     Args:
@@ -161,7 +166,8 @@ class SoftmaxFocalLoss(WideLoss):
         reduction: As in `keras.losses.Loss`.
         name: The loss's name.
 
-    Call: class indices (...) or (..., 1) and predictions (..., C); gives (...) losses before reduction.
+    Call: class indices (...) or (..., 1) and predictions (..., C); gives (...) losses before reduction. What
+    predictions' Keras mask leaves out is as ignored.
     """
 
     def __init__(
@@ -182,13 +188,14 @@ class SoftmaxFocalLoss(WideLoss):
         self.from_logits = from_logits
         self.ignore_class = ignore_class
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred, mask=None):
         """Return (...) losses."""
         logits = widen(y_pred) if self.from_logits else ops.log(ops.clip(widen(y_pred), 1e-7, 1))
-        loss = softmax_focal_loss(y_true, logits, alpha=self.alpha, gamma=self.gamma, ignore_class=self.ignore_class)
-        if self.ignore_class is None:
+        options = {"alpha": self.alpha, "gamma": self.gamma, "ignore_class": self.ignore_class, "mask": mask}
+        loss = softmax_focal_loss(y_true, logits, **options)
+        if self.ignore_class is None and mask is None:
             return loss
-        return counting(loss, split_labels(y_true, logits, self.ignore_class)[1])
+        return counting(loss, split_labels(y_true, logits, self.ignore_class, mask)[1])
 
     def get_config(self):
         """Return the constructor's arguments."""

@@ -18,26 +18,46 @@ class WideLoss(keras.losses.Loss):
             super().__init__(reduction=reduction, name=name, dtype="float32")
 
 
-class PooledLoss(WideLoss):
-    """Base of losses of all pixels of an image, (B,), or of the batch, (1,).
+class MaskedLoss(WideLoss):
+    """Base of losses for which pixels that predictions' Keras mask leaves out are as ignored ones.
 
-    Subclasses define ``call(y_true, y_pred, mask=None)``, `mask` being (B, ...) bool: which pixels count; it is the one
-    that Keras's layers leave at predictions.
+    Keras itself would multiply the losses by the mask at the end, when those pixels have been chosen as the hardest,
+    have been counted, or have made NaN of everything.
+
+    Subclasses define ``call(y_true, y_pred, mask=None)``, `mask` being (B, ...) bool: which pixels count. What it
+    returns says by a mask of its own which losses means are taken over: see `counting`.
     """
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        """Return the losses, reduced.
-
-        Raises:
-            ValueError: Sample weights that are not one for each image: there is no loss of a pixel to be weighted.
-        """
+        """Return the losses, reduced as `keras.losses.Loss` does."""
         with keras.name_scope(self.name):
-            mask = get_keras_mask(y_pred)
+            mask = get_keras_mask(y_pred)  # which a conversion may lose
             y_true, y_pred = (ops.convert_to_tensor(part, dtype=self.dtype) for part in (y_true, y_pred))
             losses = self.call(y_true, y_pred, mask=mask)
+            counted = get_keras_mask(losses)
             if sample_weight is not None:
                 sample_weight = self._weights_of_losses(sample_weight, losses)
-            return reduce_weighted_values(losses, sample_weight, reduction=self.reduction, dtype=self.dtype)
+            return reduce_weighted_values(losses, sample_weight, counted, self.reduction, self.dtype)
+
+    def _weights_of_losses(self, sample_weight, losses):
+        """Return weights of the losses' shape (B, ...), given as many axes or fewer: (B,) weighs images.
+
+        Keras would align them with the last axes, and multiply by the mask in place on PyTorch: in the user's array.
+        """
+        weights = ops.convert_to_tensor(sample_weight, dtype=losses.dtype)
+        if len(weights.shape) > len(losses.shape) and weights.shape[-1] == 1:
+            weights = ops.squeeze(weights, -1)
+        while weights.shape and len(weights.shape) < len(losses.shape):
+            weights = ops.expand_dims(weights, -1)
+        return weights * ops.ones_like(losses)
+
+
+class PooledLoss(MaskedLoss):
+    """Base of losses of all pixels of an image, (B,), or of the batch, (1,).
+
+    Called with sample weights that are not one for each image, it raises ValueError: there is no loss of a pixel to
+    be weighted.
+    """
 
     def _weights_of_losses(self, sample_weight, losses):
         """Return weights of the losses' shape; those of a batch's images become their mean, 1 if all of them are."""
@@ -76,13 +96,14 @@ def widen(values):
     )
 
 
-def split_labels(y_true, y_pred, ignore_class):
+def split_labels(y_true, y_pred, ignore_class, mask=None):
     """Return integer labels and which of them count.
 
     Args:
         y_true: (...) or (..., 1) class indices of any dtype.
         y_pred: (..., C).
         ignore_class: Label that does not count; ``None`` if there is none.
+        mask: (...) bool, or of fewer axes: False for further labels that do not count; or ``None``.
 
     Returns:
         (...) int32 labels and (...) bool.
@@ -99,9 +120,8 @@ def split_labels(y_true, y_pred, ignore_class):
             f"indices of {rank - 1} axes; turn one-hot targets into indices with argmax(axis=-1)"
         )
     labels = ops.cast(y_true, "int32")
-    if ignore_class is None:
-        return labels, ops.ones_like(labels, dtype="bool")
-    return labels, labels != ignore_class
+    counted = ops.ones_like(labels, dtype="bool") if ignore_class is None else labels != ignore_class
+    return labels, with_mask(counted, mask)
 
 
 def one_hot(labels, classes, dtype):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from keras import ops
+from keras.src.backend import set_keras_mask
 
 from kerasvision.losses import BoundaryCrossEntropyLoss, CrossEntropyLoss, unet_weight_map
 from kerasvision.losses.boundary import boundary_weights, class_boundaries
@@ -92,3 +93,11 @@ def test_wrong_arguments_are_named():
             call(sigma=0)
     with pytest.raises(ValueError, match="`w0` is -1"):
         BoundaryCrossEntropyLoss(-1)
+
+
+def test_no_boundary_runs_along_masked_pixels():
+    masks = np.array([[[0, 0, 1, 1]]])
+    predictions = ops.convert_to_tensor(np.zeros((1, 1, 4, 2), np.float32))
+    set_keras_mask(predictions, ops.convert_to_tensor([[[True, True, False, False]]]))
+    found = BoundaryCrossEntropyLoss(sigma=1.0, ignore_class=None)(masks, predictions)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), math.log(2), rtol=1e-6)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from keras import ops
+from keras.src.backend import set_keras_mask
 
 from kerasvision.losses import CrossEntropyLoss, OHEMCrossEntropyLoss
 from kerasvision.losses.cross_entropy import cross_entropy, hard_pixels
@@ -170,3 +171,21 @@ def test_wrong_arguments_are_named():
             make()
     with pytest.raises(ValueError, match="`class_weights` has 2 values, but predictions have 3 classes"):
         CrossEntropyLoss(class_weights=(1, 2))(MASK, LOGITS)
+
+
+def test_ohem_takes_no_masked_pixel_for_the_hardest():
+    # Two pixels of share 1/4 count, two are masked, and wrong by far: one of the former must be kept, not the latter.
+    logits = np.zeros((1, 2, 2, 4), np.float32)
+    logits[0, 1] = [0, 50, 50, 50]
+    predictions = ops.convert_to_tensor(logits)
+    set_keras_mask(predictions, ops.convert_to_tensor([[[True, True], [False, False]]]))
+    loss = OHEMCrossEntropyLoss(threshold=0.0, min_kept=0.25)
+    np.testing.assert_allclose(_value(loss, np.zeros((1, 2, 2), int), predictions), math.log(4), rtol=1e-6)
+
+
+def test_cross_entropy_divides_by_the_weights_of_unmasked_pixels():
+    predictions = ops.convert_to_tensor(LOGITS)
+    set_keras_mask(predictions, ops.convert_to_tensor([[[True, True, False, False]]]))
+    loss = CrossEntropyLoss(class_weights=(3.0, 0.5, 1.0), divide_by_weights=True, ignore_class=None)
+    # 3 log 4 + log 2 / 2 over 3 + 1 / 2.
+    np.testing.assert_allclose(_value(loss, MASK % 254, predictions), 6.5 * math.log(2) / 3.5, rtol=1e-6)

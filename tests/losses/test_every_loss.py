@@ -1,5 +1,7 @@
 """What every loss must withstand: extremes, nothing counted, half precision, graphs of unknown size, training."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -170,6 +172,23 @@ def test_means_are_over_the_counted_pixels_as_in_keras(name):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", PIXELWISE)
+def test_weights_of_images_weigh_their_pixels_and_stay_as_they_are(name):
+    loss = LABELS[name]
+    masks = np.concatenate([MASKS, MASKS, MASKS[:1]])  # as many images as columns, 5
+    masks[:, 2:4] = 255
+    logits = np.concatenate([LOGITS, LOGITS, LOGITS[:1]])
+    weights = np.arange(5, dtype=np.float32)
+    expected = _value(loss, masks, logits, np.broadcast_to(weights[:, None, None], masks.shape).copy())
+    for shape in ((5,), (5, 1), (5, 1, 1), (5, 1, 1, 1)):
+        given = weights.reshape(shape)
+        np.testing.assert_allclose(_value(loss, masks, logits, given), expected, rtol=1e-6)
+        assert weights.tolist() == [0, 1, 2, 3, 4]
+    given = np.ones(masks.shape, np.float32)
+    loss(masks, logits, given)
+    assert (given == 1).all()
+
+
 REGIONAL = ("dice of images", "lovasz_softmax of images")
 
 
@@ -215,18 +234,72 @@ def test_weights_of_pixels_are_refused_by_losses_of_images(name):
         loss(truth, predictions, np.ones((2, 6, 5), np.float32))
 
 
-@pytest.mark.parametrize("name", POOLED)
-def test_pixels_that_keras_masks_are_as_ignored_ones(name):
-    loss, truth, predictions = CASES[name]
-    mask = RNG.random((2, 6, 5)) < 0.5
-    ignored = np.where(mask.reshape(truth.shape), truth, 255)
-    expected = _value(loss, ignored, predictions)
-    # Masked predictions may be anything.
+def _masked(predictions, mask):
+    """Return predictions with a Keras mask, NaN where it leaves them out."""
     masked = ops.convert_to_tensor(np.where(mask[..., None], predictions, np.nan).astype(np.float32))
     set_keras_mask(masked, ops.convert_to_tensor(mask))
-    np.testing.assert_allclose(_value(loss, truth, masked), expected, rtol=1e-6)
-    everything = type(loss)(**loss.get_config() | {"ignore_class": None})
-    np.testing.assert_allclose(_value(everything, truth, masked), expected, rtol=1e-6)
+    return masked
+
+
+@pytest.mark.parametrize("name", IGNORING)
+def test_pixels_that_keras_masks_are_as_ignored_ones(name, gradient):
+    loss, truth, predictions = IGNORING[name]
+    mask = RNG.random((2, 6, 5)) < 0.5
+    here = mask.reshape(truth.shape)
+    weights = np.array([3.0, 0.5], np.float32).reshape(2, 1, 1)
+    for reduction, weight in (("sum_over_batch_size", None), ("mean_with_sample_weight", weights), ("none", None)):
+        config = loss.get_config() | {"reduction": reduction}
+        ignoring, everything = type(loss)(**config), type(loss)(**config | {"ignore_class": None})
+        expected = _value(ignoring, np.where(here, truth, 255), predictions, weight)
+        # Masked targets and predictions may be anything.
+        for other in (ignoring, everything):
+            found = _value(other, np.where(here, truth, 77), _masked(predictions, mask), weight)
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+    # Some are ignored, and others masked.
+    expected = _value(loss, np.where(here, truth, 255), predictions)
+    half = np.arange(6).reshape(6, 1) % 2 == 0
+    ignored = np.where((mask | half).reshape(truth.shape), truth, 255)
+    found = _value(loss, ignored, _masked(predictions, mask | ~half))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+    def of_masked(values):
+        values = values + 0  # the mask belongs to one tensor
+        set_keras_mask(values, ops.convert_to_tensor(mask))
+        return loss(ops.convert_to_tensor(truth), values)
+
+    constant = ops.convert_to_tensor(np.where(here, truth, 255))
+    slopes = gradient(of_masked, predictions)
+    assert (slopes[~mask] == 0).all()
+    np.testing.assert_allclose(slopes, gradient(lambda x: loss(constant, x), predictions), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", IGNORING)
+def test_images_that_keras_masks_are_as_ignored_ones(name):
+    loss, truth, predictions = IGNORING[name]
+    masked = ops.convert_to_tensor(predictions)
+    set_keras_mask(masked, ops.convert_to_tensor([True, False]))  # (B,), of fewer axes than the pixels
+    ignored = truth.copy()
+    ignored[1] = 255
+    np.testing.assert_allclose(_value(loss, truth, masked), _value(loss, ignored, predictions), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_elements_that_keras_masks_are_as_if_left_out(name):
+    loss, truth, predictions = OTHERS[name]
+    mask = np.arange(math.prod(predictions.shape[:-1])).reshape(predictions.shape[:-1]) % 3 > 0
+    masked = ops.convert_to_tensor(predictions)
+    set_keras_mask(masked, ops.convert_to_tensor(mask))
+    np.testing.assert_allclose(_value(loss, truth, masked), _value(loss, truth[mask], predictions[mask]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("masked_dtype", ["float16", "float32"])
+def test_mask_is_seen_whatever_the_dtype_of_the_predictions(masked_dtype):
+    masked = ops.cast(LOGITS, masked_dtype)
+    mask = MASKS != 1
+    set_keras_mask(masked, ops.convert_to_tensor(mask))
+    for name in ("cross_entropy", "ohem_cross_entropy of 4", "dice"):
+        expected = _value(LABELS[name], np.where(mask, MASKS, 255), ops.cast(LOGITS, masked_dtype))
+        np.testing.assert_allclose(_value(LABELS[name], MASKS, masked), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", LABELS)
