@@ -28,4 +28,10 @@ VOC_21 = (
     "tvmonitor",
 )  # fmt: skip
 
-CLASS_NAMES = {"coco_91": COCO_91, "coco_80": COCO_80, "voc_21": VOC_21}
+# Cityscapes, by train id: what its benchmark counts.
+CITYSCAPES_19 = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
+    "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+
+CLASS_NAMES = {"coco_91": COCO_91, "coco_80": COCO_80, "voc_21": VOC_21, "cityscapes_19": CITYSCAPES_19}

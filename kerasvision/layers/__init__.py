@@ -6,6 +6,7 @@ from kerasvision.layers.anchor_generator import (
     OctaveAnchorGenerator,
     PriorBoxGenerator,
 )
+from kerasvision.layers.attention_gate import AttentionGate
 from kerasvision.layers.bifpn import BiFPN
 from kerasvision.layers.convolution import ConvolutionBlock, DepthwiseConvolutionBlock
 from kerasvision.layers.convolutional_crf import ConvolutionalCRF
@@ -34,6 +35,7 @@ __all__ = [
     "SPPF",
     "AnchorGenerator",
     "AtrousPyramidClassifier",
+    "AttentionGate",
     "BiFPN",
     "BilinearInitializer",
     "BilinearUpsampling",

@@ -1,5 +1,6 @@
 """Architectures: one file each."""
 
+from kerasvision.models.attention_unet import AttentionUNet
 from kerasvision.models.base import Detector, Segmenter
 from kerasvision.models.deeplab_v1 import DeepLabV1
 from kerasvision.models.deeplab_v3 import DeepLabV3
@@ -9,9 +10,12 @@ from kerasvision.models.non_finite import NonFiniteLossError, StopOnNonFiniteLos
 from kerasvision.models.retinanet import RetinaNet
 from kerasvision.models.targets import pad_targets
 from kerasvision.models.unet import UNet
+from kerasvision.models.unet_plus_plus import UNetPlusPlus
+from kerasvision.models.unet_s5_d16 import UNetS5D16
 
 __all__ = [
     "FCN",
+    "AttentionUNet",
     "DeepLabV1",
     "DeepLabV3",
     "Detector",
@@ -21,5 +25,7 @@ __all__ = [
     "Segmenter",
     "StopOnNonFiniteLoss",
     "UNet",
+    "UNetPlusPlus",
+    "UNetS5D16",
     "pad_targets",
 ]

@@ -65,3 +65,42 @@ def crop_like(features, other):
         return features
     height, width = wanted if known else ops.shape(other)[1:3]
     return features[:, :height, :width]  # (B, H', W', C)
+
+
+def fit_to(features, size_hw):
+    """Cut features to a height and width at the bottom and on the right, or fill them up with zeros there.
+
+    Args:
+        features: (B, H, W, C).
+        size_hw: (H', W'), integers or scalar tensors.
+
+    Returns:
+        (B, H', W', C); `features` themselves if the sizes are known to be equal.
+    """
+    height, width = size_hw
+    sizes = tuple(ops.shape(features)[1:3])
+    if all(isinstance(size, int) for size in (*sizes, height, width)):
+        if sizes == (height, width):
+            return features
+        missing = [max(wanted - size, 0) for wanted, size in zip(size_hw, sizes, strict=True)]
+        if not any(missing):
+            return features[:, :height, :width]
+    else:
+        missing = [ops.maximum(wanted - size, 0) for wanted, size in zip(size_hw, sizes, strict=True)]
+    features = features[:, :height, :width]
+    return ops.pad(features, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))  # (B, H', W', C)
+
+
+def crop_centre_like(features, other):
+    """Cut the middle out of features, in the height and width of other features.
+
+    Args:
+        features: (B, H, W, C).
+        other: (B, H', W', any number of channels), not larger.
+
+    Returns:
+        (B, H', W', C), without (H - H') // 2 rows at the top and (W - W') // 2 columns on the left.
+    """
+    (height, width), (full_height, full_width) = ops.shape(other)[1:3], ops.shape(features)[1:3]
+    top, left = (full_height - height) // 2, (full_width - width) // 2
+    return features[:, top : top + height, left : left + width]  # (B, H', W', C)

@@ -13,7 +13,15 @@ from kerasvision.models.base import Detector
 SMALL_PARAMETERS = 5_000_000
 SIZE_HW = (64, 96)
 # Options that make a model's tests affordable where only its width makes it heavy.
-SMALLEST = {"unet": {"widths": (8, 16, 32, 64, 128)}}
+_NARROW = {"widths": (8, 16, 32, 64, 128)}
+SMALLEST = {
+    "unet": _NARROW,
+    "unet_valid": _NARROW,
+    "unet_batch_norm": _NARROW,
+    "unet_s5_d16": _NARROW,
+    "unet_plus_plus": _NARROW,
+    "attention_unet": _NARROW,
+}
 
 
 def pytest_collection_modifyitems(config, items):

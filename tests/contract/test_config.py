@@ -9,10 +9,12 @@ import pytest
 from keras import ops
 
 import zoo
+from kerasvision.backbones.contracting_path import ContractingPath
 from kerasvision.backbones.resnet import ResNet
+from kerasvision.layers import ConvolutionBlock
+from kerasvision.models.base import Segmenter
 from kerasvision.models.recipe import Recipe, WarmupSchedule
 from kerasvision.models.retinanet import octave_sizes
-from kerasvision.models.unet import ContractingPath
 from kerasvision.ops.resizing import ResizeRule
 from zoo.registry import import_attribute
 
@@ -23,7 +25,7 @@ VALUES = {
     "resize_rule": ResizeRule("letterbox", size_hw=(64, 96), antialias=True),
     "image_mean": (1.0, 2.0, 3.0),
     "image_std": (50.0, 60.0, 70.0),
-    "recipe": Recipe("sgd", 0.5, 4, 0.01, 0.5, 7, "step", (0.5, 0.75), 3, 2.0, "this test"),
+    "recipe": Recipe("sgd", 0.5, 4, 0.01, 0.5, 7, "step", (0.5, 0.75), 3, 2.0, (("head", 2.0),), "this test"),
     "name": "another",
     "anchor_sizes": octave_sizes(8),
     "aspect_ratios": (0.25, 1.0),
@@ -37,9 +39,16 @@ VALUES = {
     "iou_threshold": 0.6,
     "max_detections": 5,
     "decoder_filters": (16, 8, 8, 4, 4),
-    "upsampling": "nearest",
-    "normalization": "batch",
-    "head_kernel_size": 3,
+    "upsampling": "bilinear",
+    "normalization": "frozen_batch",
+    "head_kernel_size": 5,
+    "auxiliary": True,
+    "dropout": 0.25,
+    "pad_to_multiple": False,
+    "head_filters": 6,
+    "attention_filters": 5,
+    "deep_supervision": True,
+    "branch": 2,
 }
 BACKBONE = {
     "block": "basic",
@@ -59,6 +68,8 @@ def _arguments(cls):
     for base in cls.__mro__:
         if base.__module__.startswith("keras."):
             break
+        if base is Segmenter and "auxiliary" not in found:
+            continue  # its `auxiliary` is for those that have such a head, and name it themselves
         if "__init__" in vars(base):
             for parameter in inspect.signature(base.__init__).parameters.values():
                 if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
@@ -153,7 +164,8 @@ def _freeze_layer_by_layer(model):
 
 
 def _freeze_a_part(model):
-    part = model.pyramid.laterals[0] if hasattr(model, "pyramid") else model.decoder[0].convolutions.first
+    after = [layer for layer in model._flatten_layers() if layer not in list(model.backbone._flatten_layers())]
+    part = next(layer for layer in after if isinstance(layer, ConvolutionBlock))
     part.trainable = False
 
 
@@ -169,6 +181,9 @@ FREEZES = [
 SMALLEST = {
     "retinanet_resnet10_fpn": {"pyramid_filters": 4, "head_convolutions": 1},
     "unet": {"widths": (4, 8, 16)},
+    "unet_s5_d16": {"widths": (4, 8, 16), "head_filters": 4},
+    "unet_plus_plus": {"widths": (4, 8, 16), "deep_supervision": True},
+    "attention_unet": {"widths": (4, 8, 16)},
     "unet_resnet10": {"decoder_filters": (4, 4, 4, 4, 4)},
 }
 
@@ -220,7 +235,8 @@ def test_trainable_parts_that_are_not_there_are_named():
 
 def test_contracting_path_config_comes_back():
     values = {
-        "widths": (4, 8, 16), "normalization": "batch", "dropout": 0.25, "dtype": "mixed_bfloat16", "name": "left",
+        "widths": (4, 8, 16), "normalization": "batch", "dropout": 0.25, "padding": "valid", "round_down": True,
+        "dtype": "mixed_bfloat16", "name": "left",
     }  # fmt: skip
     assert set(_arguments(ContractingPath)) == set(values)
     path = ContractingPath(**values)

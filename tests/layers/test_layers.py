@@ -167,8 +167,11 @@ def test_anchor_generator_wrong_levels_are_named():
 # --- U-Net blocks
 
 
+UPSAMPLING = ["transpose", "nearest", "bilinear", "bilinear_convolution"]
+
+
 @pytest.mark.parametrize("normalization", [None, "batch"])
-@pytest.mark.parametrize("upsampling", ["transpose", "nearest"])
+@pytest.mark.parametrize("upsampling", UPSAMPLING)
 @pytest.mark.parametrize("with_skip", [True, False])
 def test_unet_decoder_block_shapes_agree(normalization, upsampling, with_skip):
     layer = layers.UNetDecoderBlock(6, upsampling=upsampling, normalization=normalization)
@@ -193,14 +196,14 @@ def test_unet_decoder_block_by_hand():
     np.testing.assert_allclose(found, [[15, 25], [35, 0]])
 
 
-@pytest.mark.parametrize("upsampling", ["transpose", "nearest"])
+@pytest.mark.parametrize("upsampling", UPSAMPLING)
 def test_unet_decoder_block_takes_skips_of_odd_size(upsampling):
     layer = layers.UNetDecoderBlock(2, upsampling=upsampling)
     features, skip = np.ones((1, 3, 4, 2), np.float32), np.ones((1, 5, 7, 1), np.float32)
     found = layer(features, skip)
     assert tuple(found.shape) == (1, 5, 7, 2) == tuple(layer.compute_output_shape(features.shape, skip.shape))
-    with pytest.raises(ValueError, match=r"`skip` of \(7, 7\) pixels does not fit features of \(3, 4\)"):
-        layer(features, np.ones((1, 7, 7, 1), np.float32))
+    with pytest.raises(ValueError, match=r"`skip` of \(8, 7\) pixels does not fit features of \(3, 4\)"):
+        layer(features, np.ones((1, 8, 7, 1), np.float32))
 
 
 def test_unet_encoder_block_by_hand():
@@ -226,12 +229,12 @@ def test_unet_decoder_block_traces_with_unknown_size():
 
 
 def test_unet_decoder_block_unknown_upsampling_is_named():
-    with pytest.raises(ValueError, match="`upsampling` 'cubic' is unknown; use 'transpose' or 'nearest'"):
+    with pytest.raises(ValueError, match="`upsampling` 'cubic' is unknown; use one of 'transpose', 'nearest', 'bili"):
         layers.UNetDecoderBlock(4, upsampling="cubic")
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("upsampling", ["transpose", "nearest"])
+@pytest.mark.parametrize("upsampling", UPSAMPLING)
 @pytest.mark.parametrize("training", [True, False])
 def test_unet_decoder_block_computes_in_its_own_precision(policy, upsampling, training):
     layer = layers.UNetDecoderBlock(6, upsampling=upsampling, normalization="batch", dtype=policy)
@@ -263,6 +266,7 @@ CASES = {
         [(1, 5, 3, 3)],
     ),
     "WeightedFusion": ({"method": "softmax"}, [[(1, 2, 2, 3), (1, 2, 2, 3)]]),
+    "AttentionGate": ({"filters": 6}, [(1, 4, 5, 3), (1, 2, 3, 4)]),
     "AnchorGenerator": ({"sizes": ((4, 6), (8, 12)), "aspect_ratios": (0.3, 3.0)}, None),
     "ASPP": (
         {
@@ -463,11 +467,17 @@ CASES = {
     "SqueezeExcitation": ({"squeeze_filters": 3, "activation": "silu", "gate": "hard_sigmoid"}, [(1, 4, 3, 2)]),
     "SyncBatchNormalization": ({"epsilon": 0.1, "momentum": 0.7}, [(1, 2, 2, 3)]),
     "UNetDecoderBlock": (
-        {"filters": 6, "upsampling": "transpose", "normalization": "batch"},
-        [(1, 2, 2, 3), (1, 4, 4, 2)],
+        {"filters": 6, "mid_filters": 5, "upsampling": "transpose", "normalization": "batch", "padding": "valid"},
+        [(1, 4, 3, 3), (1, 8, 10, 2)],
     ),
-    "UNetDoubleConvolution": ({"filters": 6, "normalization": "batch"}, [(1, 2, 2, 3)]),
-    "UNetEncoderBlock": ({"filters": 6, "normalization": "batch"}, [(1, 4, 5, 3)]),
+    "UNetDoubleConvolution": (
+        {"filters": 6, "mid_filters": 5, "normalization": "batch", "padding": "valid"},
+        [(1, 5, 6, 3)],
+    ),
+    "UNetEncoderBlock": (
+        {"filters": 6, "normalization": "batch", "padding": "valid", "round_down": True},
+        [(1, 10, 13, 3)],
+    ),
 }
 
 

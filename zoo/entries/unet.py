@@ -6,6 +6,7 @@ from zoo.registry import Entry, Weights
 _PAPER = "Ronneberger et al. 2015, U-Net: Convolutional Networks for Biomedical Image Segmentation, "
 _PAPER += "https://arxiv.org/abs/1505.04597"
 _ARCHITECTURE = "kerasvision.models.unet:UNet"
+_SMP = "zoo.converters.unet:SMP_UNET"
 
 
 def _imagenet(file: str, size_bytes: int, accuracy: float) -> Weights:
@@ -39,6 +40,31 @@ ENTRIES = (
         macs_classes=2,
     ),
     Entry(
+        name="unet_valid",
+        task="segmentation",
+        builder="kerasvision.models.unet:unet_valid",
+        architecture=_ARCHITECTURE,
+        paper=_PAPER,
+        description="The network of the paper as it was: no padding; images are mirrored at their borders instead.",
+        parameters=31_031_810,
+        macs=150_802_709_248,
+        macs_hw=(388, 388),
+        macs_classes=2,
+    ),
+    Entry(
+        name="unet_batch_norm",
+        task="segmentation",
+        builder="kerasvision.models.unet:unet_batch_norm",
+        architecture=_ARCHITECTURE,
+        paper=_PAPER,
+        description="U-Net with batch normalisation, in the layout of the widespread PyTorch one, milesial's.",
+        parameters=31_049_474,
+        macs=192_686_325_760,
+        macs_hw=(512, 512),
+        macs_classes=2,
+        converters=("zoo.converters.unet:MILESIAL_UNET",),
+    ),
+    Entry(
         name="unet_resnet34",
         task="segmentation",
         builder="kerasvision.models.unet:unet_resnet34",
@@ -49,6 +75,7 @@ ENTRIES = (
         macs=32_010_928_128,
         macs_hw=(512, 512),
         macs_classes=21,
+        converters=(_SMP,),
         weights=(_imagenet("resnet34-b627a593.pth", 87_320_000, 73.314),),
         default="imagenet",
     ),
@@ -63,6 +90,7 @@ ENTRIES = (
         macs=43_285_217_280,
         macs_hw=(512, 512),
         macs_classes=21,
+        converters=(_SMP,),
         weights=(_imagenet("resnet50-0676ba61.pth", 102_530_000, 76.130),),
         default="imagenet",
     ),

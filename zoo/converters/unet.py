@@ -1,0 +1,188 @@
+"""The layouts of others' U-Nets: segmentation_models.pytorch's, mmsegmentation's and milesial's.
+
+- https://github.com/qubvel-org/segmentation_models.pytorch: `Unet` on torchvision's ResNets and MobileNetV2,
+  `UnetPlusPlus` on ResNets.
+- https://github.com/open-mmlab/mmsegmentation: `fcn_unet_s5-d16`.
+- https://github.com/milesial/Pytorch-UNet, of which the names of the tensors alone are used here.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from zoo.converters.assign import Assignment, Converter, kernel_from_torch
+from zoo.converters.torchvision import _resnet
+
+Pairs = Iterator[Assignment]
+
+# PyTorch's batch normalisation counts its batches; nothing here does.
+_BATCH_COUNTERS = r".*\.num_batches_tracked"
+
+
+def _block(
+    block: Any, convolution: str, norm: str | None = None, *, transform=kernel_from_torch, head: bool = False
+) -> Pairs:
+    """Pair a `ConvolutionBlock` with a torch convolution and its normalisation, if it has one."""
+    yield Assignment(f"{convolution}.weight", block.kernel, transform, head=head)
+    if block.bias is not None:
+        yield Assignment(f"{convolution}.bias", block.bias, head=head)
+    if block.normalization is not None:
+        yield Assignment(f"{norm}.weight", block.normalization.gamma)
+        yield Assignment(f"{norm}.bias", block.normalization.beta)
+        yield Assignment(f"{norm}.running_mean", block.normalization.moving_mean)
+        yield Assignment(f"{norm}.running_var", block.normalization.moving_variance)
+
+
+def _double(
+    block: Any, first: tuple[str, str], second: tuple[str, str], *, transform: Callable = kernel_from_torch
+) -> Pairs:
+    """Pair a `UNetDoubleConvolution`; each pair of names is of a convolution and its normalisation."""
+    yield from _block(block.first, *first, transform=transform)
+    yield from _block(block.second, *second)
+
+
+def _skip_first(skip_channels: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the transform of a kernel whose first inputs are the skip connection: here they are the last."""
+    return lambda array: kernel_from_torch(np.roll(array, -skip_channels, axis=1))
+
+
+def _skip_channels(model: Any) -> list[int]:
+    """Return the channels of the skip connections, from coarse to fine."""
+    return [feature.shape[-1] for feature in model.backbone.outputs[-2::-1]]
+
+
+def _outputs(name: str) -> Callable[[Mapping[str, np.ndarray]], int | None]:
+    """Return a function that counts the classes of a file by the length of its last bias."""
+    return lambda tensors: tensors[name].size if name in tensors else None
+
+
+# --- segmentation_models.pytorch
+
+
+def _smp_step(block: Any, name: str) -> Pairs:
+    names = ((f"{name}.conv{number}.0", f"{name}.conv{number}.1") for number in (1, 2))
+    yield from _double(block.convolutions, *names)
+
+
+def _mobilenet_v2(backbone: Any, prefix: str) -> Pairs:
+    """Pair a `MobileNetV2` with torchvision's, whose names begin with `prefix`."""
+    for layer in backbone.layers:
+        if layer.name in ("stem", "last"):
+            place = f"{prefix}features.{0 if layer.name == 'stem' else 18}"  # after 17 blocks
+            yield from _block(layer, f"{place}.0", f"{place}.1")
+        elif match := re.fullmatch(r"block(\d+)", layer.name):
+            place, number = f"{prefix}features.{match[1]}.conv", 0
+            if layer.expand is not None:
+                yield from _block(layer.expand, f"{place}.0.0", f"{place}.0.1")
+                number = 1
+            yield from _block(layer.depthwise, f"{place}.{number}.0", f"{place}.{number}.1", transform=_depthwise)
+            yield from _block(layer.project, f"{place}.{number + 1}", f"{place}.{number + 2}")
+
+
+def _depthwise(array: np.ndarray) -> np.ndarray:
+    """Turn a depthwise kernel (C, 1, H, W) into (H, W, C, 1)."""
+    return array.transpose(2, 3, 0, 1)
+
+
+def _smp_unet(model: Any) -> Pairs:
+    pairs = _mobilenet_v2 if type(model.backbone).__name__ == "MobileNetV2" else _resnet
+    yield from pairs(model.backbone, "encoder.")
+    for index, block in enumerate(model.decoder):
+        yield from _smp_step(block, f"decoder.blocks.{index}")
+    yield from _block(model.head, "segmentation_head.0", head=True)
+
+
+def _smp_unet_plus_plus(model: Any) -> Pairs:
+    """Pair the nodes: X(level, step) is there the block x_{depth}_{layer}, counted from the coarsest resolution."""
+    yield from _resnet(model.backbone, "encoder.")
+    for key, block in model.nodes.items():
+        level, step = map(int, key.split("_"))
+        layer = model.depth - 1 - level
+        yield from _smp_step(block, f"decoder.blocks.x_{layer + 1 - step}_{layer}")
+    yield from _smp_step(model.final, f"decoder.blocks.x_0_{model.depth}")
+    yield from _block(model.heads[-1], "segmentation_head.0", head=True)
+
+
+SMP_UNET = Converter(
+    layout="segmentation_models.pytorch Unet with a ResNet or MobileNetV2",
+    recognises=lambda names: {"decoder.blocks.0.conv1.0.weight", "segmentation_head.0.weight"} <= set(names),
+    assignments=_smp_unet,
+    ignored=(_BATCH_COUNTERS,),
+    num_classes=_outputs("segmentation_head.0.bias"),
+)
+
+SMP_UNET_PLUS_PLUS = Converter(
+    layout="segmentation_models.pytorch UnetPlusPlus with a ResNet",
+    recognises=lambda names: "decoder.blocks.x_0_0.conv1.0.weight" in names,
+    assignments=_smp_unet_plus_plus,
+    ignored=(_BATCH_COUNTERS,),
+    num_classes=_outputs("segmentation_head.0.bias"),
+)
+
+# --- milesial's Pytorch-UNet
+
+
+def _milesial(model: Any) -> Pairs:
+    def names(place: str) -> list[tuple[str, str]]:
+        return [(f"{place}.double_conv.{first}", f"{place}.double_conv.{first + 1}") for first in (0, 3)]
+
+    levels = _levels(model.backbone)
+    yield from _double(levels[0], *names("inc"))
+    for index, level in enumerate(levels[1:], start=1):
+        yield from _double(level, *names(f"down{index}.maxpool_conv.1"))
+    for index, (block, channels) in enumerate(zip(model.decoder, _skip_channels(model), strict=True), start=1):
+        if block.up is not None:
+            yield Assignment(f"up{index}.up.weight", block.up.kernel, kernel_from_torch)
+            yield Assignment(f"up{index}.up.bias", block.up.bias)
+        yield from _double(block.convolutions, *names(f"up{index}.conv"), transform=_skip_first(channels))
+    yield from _block(model.head, "outc.conv", head=True)
+
+
+def _levels(path: Any) -> list[Any]:
+    """Return the double convolutions of a `ContractingPath`, from fine to coarse."""
+    layers = [layer for layer in path.layers if re.fullmatch(r"level\d+", layer.name)]
+    return [getattr(layer, "convolutions", layer) for layer in layers]
+
+
+MILESIAL_UNET = Converter(
+    layout="milesial Pytorch-UNet",
+    recognises=lambda names: {"inc.double_conv.0.weight", "outc.conv.weight"} <= set(names),
+    assignments=_milesial,
+    ignored=(_BATCH_COUNTERS,),
+    num_classes=_outputs("outc.conv.bias"),
+)
+
+# --- mmsegmentation's fcn_unet_s5-d16
+
+
+def _mmseg(model: Any) -> Pairs:
+    def names(place: str) -> list[tuple[str, str]]:
+        return [(f"{place}.convs.{index}.conv", f"{place}.convs.{index}.bn") for index in (0, 1)]
+
+    for index, level in enumerate(_levels(model.backbone)):
+        # From the second stage on, the first part of each is the pooling.
+        yield from _double(level, *names(f"backbone.encoder.{index}.{min(index, 1)}"))
+    last = len(model.decoder) - 1
+    for index, (block, channels) in enumerate(zip(model.decoder, _skip_channels(model), strict=True)):
+        place = f"backbone.decoder.{last - index}"  # numbered from the finest
+        yield from _block(block.up, *(f"{place}.upsample.interp_upsample.1.{part}" for part in ("conv", "bn")))
+        yield from _double(block.convolutions, *names(f"{place}.conv_block"), transform=_skip_first(channels))
+    for name, head in (("decode_head", model.head), ("auxiliary_head", model.auxiliary_head)):
+        if head is not None:
+            yield from _block(head.convolution, f"{name}.convs.0.conv", f"{name}.convs.0.bn")
+            yield from _block(head.score, f"{name}.conv_seg", head=True)
+
+
+def _is_mmseg(names: Collection[str]) -> bool:
+    return "backbone.decoder.0.upsample.interp_upsample.1.conv.weight" in names
+
+
+MMSEG_UNET_S5_D16 = Converter(
+    layout="mmsegmentation fcn_unet_s5-d16",
+    recognises=_is_mmseg,
+    assignments=_mmseg,
+    ignored=(_BATCH_COUNTERS,),
+    num_classes=_outputs("decode_head.conv_seg.bias"),
+)
