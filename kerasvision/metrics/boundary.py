@@ -1,8 +1,5 @@
 """Boundary F1: how well the contours of a segmentation agree, within a tolerance."""
 
-import functools
-from collections.abc import Callable
-
 import keras
 import numpy as np
 from keras import ops
@@ -10,6 +7,7 @@ from keras import ops
 from kerasvision.metrics.class_ids import check_arrays, check_none_counted
 from kerasvision.metrics.pixels import PixelMetric
 from kerasvision.ops.boundaries import class_boundaries
+from kerasvision.ops.compilers import compiled_once
 from kerasvision.ops.rows import count_ids
 
 # A distance below this much less than 1 of the limit is reached: float32 must not decide ties, which are common, as
@@ -126,7 +124,8 @@ class BoundaryF1(PixelMetric):
         pixels = self.take_pixels(y_true, y_pred, sample_weight)
         shape = ops.shape(y_pred)[:-1]
         masks = [ops.reshape(part, shape) for part in pixels]  # (B, H, W)
-        figures, occurs = _figures()(*masks, self.num_classes, self.tolerance)  # (B, C), (B, C)
+        measure = compiled_once(figures_of_images, 2)
+        figures, occurs = measure(*masks, self.num_classes, self.tolerance)  # (B, C), (B, C)
         classes = ops.sum(occurs, axis=1)  # (B,)
         self.total.assign(self.total + ops.sum(ops.sum(figures, axis=1) / ops.maximum(classes, 1)))
         self.images.assign(self.images + ops.sum(ops.cast(classes > 0, "int32")))
@@ -180,16 +179,6 @@ def figures_of_images(truth, predictions, counted, num_classes, tolerance):
     recall, precision = (part / ops.maximum(whole, 1) for part, whole in zip(right, sizes, strict=True))
     figures = 2 * precision * recall / ops.maximum(precision + recall, 1e-12)  # (B, C), 0 if both are
     return figures, ops.cast(sizes[0] + sizes[1] > 0, "float32")
-
-
-@functools.cache
-def _figures() -> Callable:
-    """Return `figures_of_images`, compiled under JAX: called eagerly, each of its loops would compile anew."""
-    if keras.backend.backend() != "jax":
-        return figures_of_images
-    import jax
-
-    return jax.jit(figures_of_images, static_argnums=(3, 4))
 
 
 def _count(boundary, selected, num_classes):

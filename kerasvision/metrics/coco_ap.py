@@ -1,5 +1,6 @@
 """Average precision as COCO defines it, computed by faster-coco-eval."""
 
+import keras
 import numpy as np
 
 from kerasvision.metrics.detections import unpadded
@@ -13,6 +14,7 @@ _STATS = (
 _AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
 
 
+@keras.saving.register_keras_serializable("kerasvision")
 class CocoAP:
     """Average precision over a data set, as pycocotools computes it.
 
@@ -31,6 +33,15 @@ class CocoAP:
         self.all_statistics = all_statistics
         self.num_classes = num_classes
         self.reset()
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {"all_statistics": self.all_statistics, "num_classes": self.num_classes}
+
+    @classmethod
+    def from_config(cls, config):
+        """Return the metric of a configuration, with nothing added."""
+        return cls(**config)
 
     def reset(self):
         """Forget everything added so far."""

@@ -1,5 +1,6 @@
 """Average precision as PASCAL VOC defines it: 11 points (2007) and area under the monotone curve (2010 on)."""
 
+import keras
 import numpy as np
 
 from kerasvision.metrics.detections import unpadded
@@ -7,6 +8,7 @@ from kerasvision.metrics.detections import unpadded
 _RULES = ("AP_voc07", "AP_voc10")
 
 
+@keras.saving.register_keras_serializable("kerasvision")
 class VocAP:
     """Mean average precision over a data set by the rules of the VOC development kit (VOCevaldet.m, VOCap.m).
 
@@ -41,6 +43,15 @@ class VocAP:
         self.iou_threshold = iou_threshold
         self.num_classes = num_classes
         self.reset()
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {"iou_threshold": self.iou_threshold, "num_classes": self.num_classes}
+
+    @classmethod
+    def from_config(cls, config):
+        """Return the metric of a configuration, with nothing added."""
+        return cls(**config)
 
     def reset(self):
         """Forget everything added so far."""

@@ -1,5 +1,6 @@
 """What all models share: inputs of any size, named losses, recipes; and the two tasks, Detector and Segmenter."""
 
+import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -415,6 +416,22 @@ class Detector(VisionModel):
                     "reset(), as kerasvision.metrics.CocoAP has"
                 )
         super().compile(optimizer=optimizer, **kwargs)
+
+    def get_compile_config(self):
+        """Return what `compile_from_config` needs, with the metrics of `evaluate` that have a `get_config`."""
+        config = super().get_compile_config()
+        if not config:
+            return config
+        metrics = []
+        for metric in self.evaluation_metrics:
+            if hasattr(metric, "get_config"):
+                metrics.append(keras.saving.serialize_keras_object(metric))
+            else:
+                warnings.warn(
+                    f"the metric {metric!r} has no get_config() and is not saved: a loaded model evaluates without it",
+                    stacklevel=2,
+                )
+        return {**config, "metrics": metrics}
 
     def evaluate(
         self,

@@ -1,5 +1,6 @@
 """What a graph is being made for, as far as can be told while it is made, and calls out of it to the host."""
 
+import functools
 import os
 
 import keras
@@ -95,3 +96,16 @@ def call_on_host(function, shape, *arrays):
 
         return jax.pure_callback(function, jax.ShapeDtypeStruct(shape, "int32"), *arrays, vmap_method="sequential")
     return ops.convert_to_tensor(function(*map(ops.convert_to_numpy, arrays)))
+
+
+@functools.cache
+def compiled_once(function, constants):
+    """Return a function of three arrays (or trees of them) and so many hashable constants, compiled under JAX.
+
+    Called eagerly, JAX compiles a loop anew every time, unless the function that holds it is compiled itself.
+    """
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function, static_argnums=range(3, 3 + constants))

@@ -35,7 +35,7 @@ def match_by_iou(iou, valid, *, foreground_iou, background_iou, force_best=True)
     Reference: torchvision/models/detection/_utils.py, `Matcher`. Differs from it: a box that overlaps no
     anchor at all is matched to none, where torchvision matches it to every anchor it misses equally.
     """
-    if 0 in iou.shape[-2:]:
+    if 0 in iou.shape:
         return _nothing(iou)
     anchors = ops.shape(iou)[-1]
     iou = _never_empty(_without_padding(iou, valid))
@@ -98,7 +98,7 @@ def match_best_prior(iou, valid, *, foreground_iou=0.5, background_iou=None, pre
     if prefer not in ("last", "first"):
         raise ValueError(f"`prefer` {prefer!r} must be 'last' or 'first'")
     background_iou = foreground_iou if background_iou is None else background_iou
-    if 0 in iou.shape[-2:]:
+    if 0 in iou.shape:
         return _nothing(iou)
     count_anchors = ops.shape(iou)[-1]
     iou = _never_empty(_without_padding(iou, valid))
@@ -147,7 +147,7 @@ def match_atss(boxes_xyxy, valid, anchors_xyxy, *, level_sizes, candidates_per_l
     count = anchors_xyxy.shape[0]
     if count is not None and sum(level_sizes) != count:
         raise ValueError(f"`level_sizes` {tuple(level_sizes)!r} sum to {sum(level_sizes)}; there are {count} anchors")
-    if boxes_xyxy.shape[1] == 0 or sum(level_sizes) == 0:
+    if 0 in boxes_xyxy.shape[:2] or sum(level_sizes) == 0:
         return _nothing(ops.zeros((ops.shape(boxes_xyxy)[0], 0, sum(level_sizes))))
     boxes_xyxy = ops.cast(boxes_xyxy, "float32")
     anchors_xyxy = ops.cast(anchors_xyxy, "float32")

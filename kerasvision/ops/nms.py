@@ -1,11 +1,10 @@
 """Non-maximum suppression with a static output size: greedy, soft, Fast and Matrix NMS."""
 
-import functools
 from typing import Literal, NamedTuple, get_args
 
-import keras
 from keras import ops
 
+from kerasvision.ops.compilers import compiled_once
 from kerasvision.ops.decaying_nms import fast_nms, matrix_nms, soft_nms
 from kerasvision.ops.greedy_nms import greedy_nms
 
@@ -114,7 +113,7 @@ def _suppress(
 ):
     """Return (indices, valid, scores): see `non_max_suppression`."""
     boxes_xyxy, scores = _clean(boxes_xyxy, scores, score_threshold)
-    if boxes_xyxy.shape[1] == 0:
+    if 0 in boxes_xyxy.shape[:2]:
         shape = (ops.shape(scores)[0], max_detections)
         return ops.zeros(shape, "int32"), ops.zeros(shape, "bool"), ops.zeros(shape, "float32")
     if boxes_xyxy.shape[1] is None:  # may be 0: one box more, which is never kept
@@ -135,19 +134,6 @@ def _suppress(
         return fast_nms(boxes_xyxy, scores, labels, iou_threshold, max_detections, max_candidates)
     decay = (method.removeprefix("matrix_"), sigma)
     return matrix_nms(boxes_xyxy, scores, labels, decay, max_detections, max_candidates, lowest)
-
-
-@functools.cache
-def compiled_once(function, constants):
-    """Return a function of three arrays and so many hashable constants, compiled where the backend is JAX.
-
-    Called eagerly, JAX compiles a loop anew every time, unless the function that holds it is compiled itself.
-    """
-    if keras.backend.backend() != "jax":
-        return function
-    import jax
-
-    return jax.jit(function, static_argnums=range(3, 3 + constants))
 
 
 def check_arguments(method, iou_threshold, max_detections, sigma, max_candidates):

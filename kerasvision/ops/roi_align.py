@@ -6,7 +6,7 @@ import math
 from keras import ops
 
 from kerasvision.ops.boxes import area
-from kerasvision.ops.compilers import under_tensorflow_xla
+from kerasvision.ops.compilers import compiled_once, under_tensorflow_xla
 
 # Features gathered at once, in elements: 32 MB of float32. Larger pieces leave the processor's caches, smaller ones
 # spend their time on starting operations.
@@ -102,7 +102,9 @@ def roi_align(
             what boxes need that cover the map, or the coarsest map of a pyramid, but no less than boxes of 56 cells:
             (cells + 1) / P rounded up, cells being its height or width; 56 / P where that is unknown in the graph. It
             is exact for boxes of up to S x P cells along that side; the samples of larger boxes, S for each bin, are
-            moved to the nearest cell. Time and memory grow with S^2: bound it for large single maps.
+            moved to the nearest cell, and differ from the reference by as much as features do from cell to cell. Such
+            are, in a pyramid, narrow boxes on fine maps (20 x 1333 pixels at a stride of 4 need S = 48 where P is 7),
+            and boxes far beyond their map. Time and memory grow with S^2: bound it for large single maps.
 
     Returns:
         (B, N, rows, columns, C) in the dtype of `features`; sums are taken in float32. Zeros for padding, for boxes
@@ -139,8 +141,8 @@ def roi_align(
     valid = ops.expand_dims(ops.reshape(valid, (-1,)), 1)  # (B N, 1)
     # Cells that boxes may have along each side; one more, as rounding may lift a bin above a whole number of cells.
     extents = [max(_ADAPTIVE_CELLS, (size or 0) + 1) for size in maps[-1].shape[1:3]]
-    bounds = [max_adaptive_samples or -(-extent // bins) for extent, bins in zip(extents, grid, strict=True)]
-    pooled = _in_pieces(cells, per_box, valid, grid, sampling_ratio, aligned, bounds)
+    bounds = tuple(max_adaptive_samples or -(-extent // bins) for extent, bins in zip(extents, grid, strict=True))
+    pooled = compiled_once(_in_pieces, 4)(cells, per_box, valid, grid, sampling_ratio, aligned, bounds)
     return ops.reshape(pooled, (batch, count, *grid, channels))
 
 

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from kerasvision.ops.compilers import compiled_once
 from kerasvision.ops.roi_align import check_numbers, in_pieces, readable_boxes, readable_cells
 
 # Boxes at a time: 4 features for each of 7 x 7 bins, of 512 channels, make 16 MB.
@@ -65,7 +66,7 @@ def roi_pool(features, boxes_xyxy, *, output_size, stride, valid=None):
     indices = place + ops.expand_dims(y * width, 2) + ops.expand_dims(x, 1)
     filled = ops.logical_and(ops.expand_dims(rows_filled, 2), ops.expand_dims(columns_filled, 1))  # (B N, P, P)
     filled = ops.logical_and(filled, ops.reshape(valid, (-1, 1, 1)))
-    pooled = _largest(table, indices, filled, grid)
+    pooled = compiled_once(_largest, 1)(table, indices, filled, grid)
     return ops.reshape(pooled, (batch, count, *grid, channels))
 
 

@@ -19,7 +19,8 @@ def take_rows(values, indices):
     """
     batch, rows, *rest = ops.shape(values)
     starts = ops.expand_dims(ops.arange(batch, dtype="int32") * rows, 1)  # (B, 1)
-    return ops.take(ops.reshape(values, (-1, *rest)), ops.cast(indices, "int32") + starts, axis=0)
+    rows = ops.take(ops.reshape(values, (-1, *rest)), ops.cast(indices, "int32") + starts, axis=0)
+    return ops.reshape(rows, (*ops.shape(indices), *rest))  # (B, K, ...), which JAX gets wrong for B of 0
 
 
 def mark_rows(indices, chosen, count):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasvision.metrics import CocoAP
+from kerasvision.metrics import CocoAP, VocAP
 from kerasvision.models.unet import unet_resnet10
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, 64, 96, 3)).astype(np.float32)
@@ -58,6 +58,33 @@ def test_sample_weight_is_refused(detector, segmenter):
         detector.train_on_batch(IMAGES, _targets(), sample_weight=weights)
     with pytest.raises(ValueError, match="`sample_weight` is not used by detectors"):
         detector.evaluate(IMAGES, _targets(), sample_weight=weights)
+
+
+def test_detector_saved_with_metrics_evaluates_with_them(detector, tmp_path):
+    detector.compile(metrics=[CocoAP(all_statistics=True, num_classes=3), VocAP(iou_threshold=0.7)])
+    detector.save(tmp_path / "model.keras")
+    coco, voc = keras.saving.load_model(tmp_path / "model.keras").evaluation_metrics
+    assert isinstance(coco, CocoAP) and (coco.all_statistics, coco.num_classes) == (True, 3)
+    assert isinstance(voc, VocAP) and (voc.iou_threshold, voc.num_classes) == (0.7, None)
+
+
+def test_detector_saved_with_a_metric_without_a_config_says_that_it_is_left_out(detector):
+    class Counter:
+        def add(self, detections, targets):
+            """Nothing."""
+
+        def result(self):
+            return {}
+
+        def reset(self):
+            """Nothing."""
+
+    detector.compile(metrics=[Counter(), VocAP()])
+    with pytest.warns(UserWarning, match=r"Counter object .* has no get_config\(\) and is not saved"):
+        config = detector.get_compile_config()
+    detector.compile_from_config(config)
+    (voc,) = detector.evaluation_metrics
+    assert isinstance(voc, VocAP)
 
 
 def test_segmenter_compile_with_a_keras_loss_uses_it(segmenter):
