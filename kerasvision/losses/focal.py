@@ -1,5 +1,6 @@
 """Focal loss for dense classification: of independent binary classes (sigmoid) or of exclusive ones (softmax)."""
 
+import math
 import numbers
 
 import keras
@@ -38,26 +39,55 @@ def binary_cross_entropy(targets, logits):
     return ops.softplus(ops.where(positive, -logits, logits)) + ops.where(positive, logits, 0) - logits * targets
 
 
-def sigmoid_focal_loss(targets, logits, *, alpha=0.25, gamma=2.0):
+def _positive_weight(alpha):
+    """Return a sigmoid focal loss's alpha as a float, or ``None``; raise ValueError if losses could be negative."""
+    if alpha is None:
+        return None
+    if not isinstance(alpha, numbers.Real) or not alpha <= 1:
+        raise ValueError(
+            f"`alpha` is {alpha!r}, but must be a number of at most 1, the weight of positives, 1 - alpha being that "
+            "of negatives; give None for no weighting"
+        )
+    return float(alpha)
+
+
+def _class_weights(alpha):
+    """Return a softmax focal loss's alpha as a float, a tuple or ``None``; raise ValueError for negative ones."""
+    if isinstance(alpha, numbers.Real):
+        alpha = float(alpha)
+    if isinstance(alpha, str) or (isinstance(alpha, float) and not 0 <= alpha < math.inf):
+        raise ValueError(
+            f"`alpha` is {alpha!r}, but must be a number of at least 0, or one for each class; give None for no "
+            "weighting"
+        )
+    return alpha if isinstance(alpha, float) else as_tuple("alpha", alpha)
+
+
+def sigmoid_focal_loss(targets, logits, *, alpha: float | None = 0.25, gamma=2.0):
     """Return the focal loss of independent binary classifications, element by element.
 
     Args:
         targets: (...) in [0, 1].
         logits: (...), before the sigmoid.
-        alpha: Weight of positives, 1 - alpha being that of negatives; negative for no weighting.
+        alpha: Weight of positives, at most 1, 1 - alpha being that of negatives; ``None`` or, as in torchvision, a
+            negative number for no weighting.
         gamma: How strongly well-classified elements are played down; 0 gives cross-entropy.
 
     Returns:
         (...) non-negative float32 or float64, finite for every finite logit; NaN where an input is NaN.
 
+    Raises:
+        ValueError: An `alpha` over 1.
+
     Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002, equation 5; torchvision.ops.sigmoid_focal_loss.
     """
+    alpha = _positive_weight(alpha)
     targets, logits = widen(targets), widen(logits)
     loss = binary_cross_entropy(targets, logits)
     if gamma != 0:
         probabilities = ops.sigmoid(logits)
         loss = loss * power(probabilities + targets - 2 * probabilities * targets, gamma)  # (1 - p_t)^gamma
-    if alpha >= 0:
+    if alpha is not None and alpha >= 0:
         loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
     return loss
 
@@ -68,7 +98,8 @@ def softmax_focal_loss(labels, logits, *, alpha=None, gamma=2.0, ignore_class: i
     Args:
         labels: (...) class indices.
         logits: (..., C), before the softmax.
-        alpha: Weight of every element, or a tuple of one weight for each class; ``None`` for no weighting.
+        alpha: Weight of every element, or a tuple of one weight for each class, not negative; ``None`` for no
+            weighting.
         gamma: How strongly well-classified elements are played down; 0 gives cross-entropy.
         ignore_class: Label of elements whose loss is 0; ``None`` if there is none.
         mask: (...) bool, or of fewer axes: False for further elements whose loss is 0; or ``None``.
@@ -76,13 +107,17 @@ def softmax_focal_loss(labels, logits, *, alpha=None, gamma=2.0, ignore_class: i
     Returns:
         (...) non-negative float32 or float64, finite for logits in [-1e35, 1e35]. NaN for a label out of range.
 
+    Raises:
+        ValueError: A negative `alpha`.
+
     Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002, section 3, with softmax in place of sigmoid.
     """
+    alpha = _class_weights(alpha)
     loss = cross_entropy(labels, logits, ignore_class=ignore_class, mask=mask)
     loss = loss * power(-ops.expm1(-loss), gamma)
     if alpha is None:
         return loss
-    if isinstance(alpha, numbers.Real):
+    if isinstance(alpha, float):
         return alpha * loss
     labels, _ = split_labels(labels, logits, ignore_class)
     return weights_of_labels("alpha", alpha, labels, logits.shape[-1], loss.dtype) * loss
@@ -93,7 +128,7 @@ class SigmoidFocalLoss(MaskedLoss):
     """`sigmoid_focal_loss` as a Keras loss, summed over the last axis (the classes).
 
     Args:
-        alpha: Weight of positives; negative for no weighting.
+        alpha: Weight of positives, at most 1; ``None`` or a negative number for no weighting.
         gamma: Focusing exponent.
         from_logits: Whether predictions are logits; otherwise probabilities.
         ignore_class: Label, or value in the targets, that does not count; ``None`` if there is none. Means are taken
@@ -119,7 +154,7 @@ class SigmoidFocalLoss(MaskedLoss):
     ):
         super().__init__(reduction=reduction, name=name, **kwargs)
         check_not_negative(gamma=gamma)
-        self.alpha = alpha
+        self.alpha = _positive_weight(alpha)
         self.gamma = gamma
         self.from_logits = from_logits
         self.ignore_class = ignore_class
@@ -159,7 +194,8 @@ class SoftmaxFocalLoss(MaskedLoss):
     """`softmax_focal_loss` as a Keras loss.
 
     Args:
-        alpha: Weight of every element, or a sequence of one weight for each class; ``None`` for no weighting.
+        alpha: Weight of every element, or a sequence of one weight for each class, not negative; ``None`` for no
+            weighting.
         gamma: Focusing exponent.
         from_logits: Whether predictions are logits; otherwise probabilities.
         ignore_class: Label of elements that do not count, in means neither; ``None`` if there is none.
@@ -183,7 +219,7 @@ class SoftmaxFocalLoss(MaskedLoss):
     ):
         super().__init__(reduction=reduction, name=name, **kwargs)
         check_not_negative(gamma=gamma)
-        self.alpha = float(alpha) if isinstance(alpha, numbers.Real) else as_tuple("alpha", alpha)
+        self.alpha = _class_weights(alpha)
         self.gamma = gamma
         self.from_logits = from_logits
         self.ignore_class = ignore_class

@@ -212,3 +212,42 @@ def test_softmax_focal_refuses_weights_of_other_classes():
         SoftmaxFocalLoss((1, 2))(np.array([0]), THREE[None])
     with pytest.raises(ValueError, match=r"`alpha` is \(-1.0,\), but"):
         SoftmaxFocalLoss((-1,))
+
+
+def test_sigmoid_focal_without_weights_is_none_or_negative():
+    expected = _loss([1, 0], LOGITS, alpha=-1)
+    np.testing.assert_allclose(_loss([1, 0], LOGITS, alpha=None), expected, rtol=1e-6)
+    targets = np.array([[1.0, 0.0]], np.float32)
+    for alpha in (None, -1):
+        loss = SigmoidFocalLoss(alpha)
+        np.testing.assert_allclose(loss(targets, LOGITS[None]), expected.sum(), rtol=1e-6)
+        restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+        assert restored.get_config() == loss.get_config() and restored.alpha == alpha
+        np.testing.assert_allclose(restored(targets, LOGITS[None]), expected.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [3, 1.01, float("nan"), "0.25", (0.25, 0.75)])
+def test_sigmoid_focal_refuses_an_alpha_that_makes_losses_negative(alpha):
+    said = r"`alpha` is .*, but must be a number of at most 1, the weight of positives.*; give None for no weighting"
+    for call in (lambda: SigmoidFocalLoss(alpha), lambda: _loss([1, 0], LOGITS, alpha=alpha)):
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
+@pytest.mark.parametrize("alpha", [-1, -0.5, float("nan"), float("inf"), "0.25"])
+def test_softmax_focal_refuses_an_alpha_that_makes_losses_negative(alpha):
+    said = r"`alpha` is .*, but must be a number of at least 0, or one for each class; give None for no weighting"
+    for call in (lambda: SoftmaxFocalLoss(alpha), lambda: _softmax([0], [THREE], alpha=alpha)):
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
+def test_softmax_focal_refuses_negative_weights_of_classes():
+    for call in (SoftmaxFocalLoss, lambda alpha: _softmax([0], [THREE], alpha=alpha)):
+        with pytest.raises(ValueError, match=r"`alpha` is \(1.0, -1.0, 1.0\), but must be one number of at least 0"):
+            call((1, -1, 1))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
+def test_sigmoid_focal_holds_a_plain_number(kind):
+    assert type(SigmoidFocalLoss(kind(1)).get_config()["alpha"]) is float
