@@ -14,6 +14,7 @@ SMALL_PARAMETERS = 5_000_000
 SIZE_HW = (64, 96)
 # Options that make a model's tests affordable where only its width makes it heavy.
 _NARROW = {"widths": (8, 16, 32, 64, 128)}
+_NARROW_VGG = {"widths": (8, 12, 16, 16, 16), "fc_filters": 32}
 SMALLEST = {
     "unet": _NARROW,
     "unet_valid": _NARROW,
@@ -21,6 +22,9 @@ SMALLEST = {
     "unet_s5_d16": _NARROW,
     "unet_plus_plus": _NARROW,
     "attention_unet": _NARROW,
+    **{f"fcn{stride}s_vgg16": _NARROW_VGG for stride in (32, 16, 8)},
+    **{f"fcn{stride}s_alexnet": _NARROW_VGG for stride in (32, 16, 8)},
+    "deeplab_v1_vgg16": _NARROW_VGG,
 }
 
 

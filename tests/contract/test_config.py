@@ -11,6 +11,7 @@ from keras import ops
 import zoo
 from kerasvision.backbones.contracting_path import ContractingPath
 from kerasvision.backbones.resnet import ResNet
+from kerasvision.backbones.vgg import VGG
 from kerasvision.layers import ConvolutionBlock
 from kerasvision.models.base import Segmenter
 from kerasvision.models.recipe import Recipe, WarmupSchedule
@@ -49,6 +50,14 @@ VALUES = {
     "attention_filters": 5,
     "deep_supervision": True,
     "branch": 2,
+    "stride": 16,
+    "margin": 110,
+    "fc_kernel_size": 5,
+    "fc_filters": 8,
+    "fc_dilation": 2,
+    "skip_scales": (0.5,),
+    "learned_upsampling": True,
+    "average": False,
 }
 BACKBONE = {
     "block": "basic",
@@ -59,6 +68,12 @@ BACKBONE = {
     "epsilon": 1e-3,
     "frozen_stages": 2,
     "name": "other_resnet",
+}
+# Of architectures that do not take a ResNet: class and arguments.
+_VGG = {"depths": (1, 1, 2, 1, 1), "widths": (4, 4, 8, 8, 8), "pooled": True, "frozen_stages": 2, "name": "other_vgg"}
+BACKBONES = {
+    "kerasvision.models.fcn:FCN": (VGG, {**_VGG, "normalization": "frozen_batch", "epsilon": 1e-3}),
+    "kerasvision.models.deeplab_v1:DeepLabV1": (VGG, {**_VGG, "pool_size": 3, "output_stride": 8}),
 }
 
 
@@ -118,11 +133,12 @@ def test_config_of_every_argument_comes_back(architecture, tmp_path):
         assert _plain(values[name]) != _plain(default if default is not inspect.Parameter.empty else None), name
 
     keras.utils.set_random_seed(0)
-    model = cls(ResNet(**BACKBONE), dtype="mixed_bfloat16", **values)
+    network, options = BACKBONES.get(architecture, (ResNet, BACKBONE))
+    model = cls(network(**options), dtype="mixed_bfloat16", **values)
     config = model.get_config()
     for name, value in values.items():
         assert _plain(config[name]) == _plain(value), name
-    for name, value in BACKBONE.items():
+    for name, value in options.items():
         assert _plain(config["backbone"]["config"][name]) == _plain(value), name
 
     image = np.random.default_rng(0).uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
@@ -185,6 +201,13 @@ SMALLEST = {
     "unet_plus_plus": {"widths": (4, 8, 16), "deep_supervision": True},
     "attention_unet": {"widths": (4, 8, 16)},
     "unet_resnet10": {"decoder_filters": (4, 4, 4, 4, 4)},
+    "fcn8s_vgg16": {"widths": (4, 4, 4, 4, 4), "fc_filters": 4},
+    "fcn32s_alexnet": {"widths": (4, 4, 4, 4, 4), "fc_filters": 4},
+    "deeplab_v1_vgg16": {"widths": (4, 4, 4, 4, 4), "fc_filters": 4},
+}
+# Their siblings, of which nothing else is tested here.
+NARROW = {
+    f"fcn{stride}s_{backbone}": SMALLEST["fcn8s_vgg16"] for stride in (32, 16, 8) for backbone in ("vgg16", "alexnet")
 }
 
 
@@ -203,7 +226,7 @@ def test_config_keeps_policies_and_what_is_frozen_of_all_layers(name, freeze, tm
 
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_get_with_a_dtype_gives_it_to_every_layer(name):
-    model = zoo.get(name, weights=None, dtype="mixed_bfloat16", **SMALLEST.get(name, {}))
+    model = zoo.get(name, weights=None, dtype="mixed_bfloat16", **{**SMALLEST, **NARROW}.get(name, {}))
     others = {path: policy for path, (policy, _) in _settings(model).items() if policy != "mixed_bfloat16"}
     assert set(others) == {f"/{model.backbone.name}/images"}  # Keras's InputLayer, which has nothing to compute
 
