@@ -44,7 +44,8 @@ def get(identifier, **options):
 
     Args:
         identifier: One of `BY_NAME`, or whatever `keras.losses.get` takes: a name of Keras's own, a configuration, a
-            function, a loss or ``None``. A name that both have, such as "dice" or "huber", means ours.
+            function, a loss or ``None``. A name that both have means ours, in capitals too: "dice", and "Dice", which
+            in Keras is the class of its own.
         **options: Arguments of the loss, if `identifier` is one of `BY_NAME`.
 
     Raises:
@@ -54,8 +55,8 @@ def get(identifier, **options):
     >>> get("dice", mode="binary").mode
     'binary'
     """
-    if isinstance(identifier, str) and identifier in BY_NAME:
-        return BY_NAME[identifier](**options)
+    if isinstance(identifier, str) and identifier.lower() in BY_NAME:
+        return BY_NAME[identifier.lower()](**options)
     if options:
         raise ValueError(
             f"`identifier` is {identifier!r}, which takes no options here, but {', '.join(options)} came; give a loss "

@@ -36,3 +36,9 @@ def test_unknown_names_list_close_ones():
 def test_options_of_a_loss_that_is_made_are_refused():
     with pytest.raises(ValueError, match="takes no options here, but alpha came"):
         losses.get(losses.DiceLoss(), alpha=1)
+
+
+def test_names_in_capitals_mean_ours():
+    assert type(losses.get("Dice", mode="binary")) is losses.DiceLoss
+    assert type(losses.get("Huber")) is losses.HuberLoss
+    assert losses.get("MSE") is keras.losses.mean_squared_error

@@ -1,5 +1,8 @@
 """Losses given to a segmenter by name or as an object, and those that would read its logits wrongly."""
 
+import functools
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -71,6 +74,22 @@ def test_losses_of_a_target_for_each_class_read_no_class_ids():
         (keras.losses.binary_crossentropy, "'binary_crossentropy' reads probabilities.*use 'focal'"),
         (keras.losses.SparseCategoricalCrossentropy(), "SparseCategoricalCrossentropy reads prob.*from_logits=True"),
         (losses.DiceLoss(from_logits=False), "DiceLoss reads probabilities"),
+        ("bce", r"'bce' reads prob.*use 'focal', which is kerasvision.losses.SigmoidFocalLoss, or keras.*from_logits"),
+        ("BCE", "'BCE' reads probabilities.*use 'focal'"),
+        ("BinaryCrossentropy", r"'BinaryCrossentropy' reads .*keras.losses.BinaryCrossentropy\(from_logits=True\)"),
+        ("binary_focal_crossentropy", "'binary_focal_crossentropy' reads probabilities.*use 'focal'"),
+        ("kld", "'kld' reads probabilities.*use 'cross_entropy', which is kerasvision.losses.CrossEntropyLoss$"),
+        ("KLDivergence", "'KLDivergence' reads probabilities"),
+        ("poisson", "'poisson' reads probabilities.*use 'cross_entropy'"),
+        (keras.losses.Dice(), "Dice reads probabilities.*use 'dice', which is kerasvision.losses.DiceLoss$"),
+        (keras.losses.Tversky(alpha=0.3), "Tversky reads probabilities.*use 'tversky'"),
+        (keras.losses.Dice, "'Dice' reads probabilities.*use 'dice'"),
+        (keras.losses.dice, "'dice' reads probabilities.*use 'dice', which is kerasvision"),
+        (keras.losses.tversky, "'tversky' reads probabilities.*use 'tversky'"),
+        (keras.ops.sparse_categorical_crossentropy, "'sparse_categorical_crossentropy' reads .*use 'cross_entropy'"),
+        (functools.partial(keras.losses.categorical_crossentropy, axis=-1), "'categorical_crossentropy' reads prob"),
+        ({"class_name": "Dice", "config": {}}, "{'class_name': 'Dice'.* reads probabilities"),
+        (["tversky", keras.losses.Dice()], "Dice reads probabilities"),
         ("dise", "'dise' is no loss's name; did you mean 'dice'"),
     ],
 )
@@ -87,3 +106,50 @@ def test_functions_and_objects_pass():
     assert segmentation_loss(mine) is mine
     assert segmentation_loss(kept) is kept
     assert segmentation_loss(None) is None
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        keras.losses.BinaryFocalCrossentropy(from_logits=True),
+        keras.losses.CategoricalFocalCrossentropy(from_logits=True),
+        functools.partial(keras.losses.binary_crossentropy, from_logits=True),
+        keras.losses.CategoricalHinge(),  # reads scores
+        keras.losses.mean_squared_error,  # of any numbers
+    ],
+)
+def test_losses_of_logits_or_of_any_numbers_pass(loss):
+    assert segmentation_loss(loss) is loss
+
+
+def test_a_subclass_that_reads_logits_itself_passes():
+    class OfLogits(keras.losses.Dice):
+        def call(self, y_true, y_pred):
+            return super().call(y_true, ops.softmax(y_pred))
+
+    loss = OfLogits()
+    assert segmentation_loss(loss) is loss
+
+
+@pytest.mark.parametrize(("name", "kind"), [("Dice", losses.DiceLoss), ("Tversky", losses.TverskyLoss)])
+def test_names_in_capitals_are_ours_and_not_those_of_keras(name, kind):
+    assert type(segmentation_loss(name)) is kind
+    assert type(segmentation_loss(name.lower())) is kind
+    assert segmentation_loss("mse") is keras.losses.mean_squared_error
+
+
+def test_every_function_of_keras_was_judged():
+    """A new one must be looked at: whether it reads probabilities."""
+    of_anything = {"cosine_similarity", "huber", "log_cosh", "mean_absolute_error", "mean_absolute_percentage_error"}
+    of_anything |= {"mean_squared_error", "mean_squared_logarithmic_error", "circle"}
+    of_scores = {"categorical_hinge", "ctc", "hinge", "squared_hinge"}
+    functions = {f for f in vars(keras.losses).values() if inspect.isfunction(f)}
+    functions -= {keras.losses.get, keras.losses.serialize, keras.losses.deserialize}
+    refused = set()
+    for function in functions:
+        try:
+            segmentation_loss(function)
+        except ValueError:
+            refused.add(function.__name__)
+    assert {function.__name__ for function in functions} - refused == of_anything | of_scores
