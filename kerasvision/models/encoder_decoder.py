@@ -142,7 +142,10 @@ class EncoderDecoder(Segmenter):
                 skip = self.skip_connection(step, skips.pop(), features, training)
                 features = block(features, skip, training=training)
             else:
-                features = block(features, size_hw=tuple(ops.shape(pixels)[1:3]), training=training)
+                size_hw = tuple(ops.shape(pixels)[1:3])
+                if not all(isinstance(size, int) for size in size_hw):  # Keras takes all tensors, or none
+                    size_hw = tuple(ops.convert_to_tensor(size, "int32") for size in size_hw)
+                features = block(features, size_hw=size_hw, training=training)
             outputs.append(features)
         return outputs
 
