@@ -14,6 +14,7 @@ from kerasvision.layers.csp_block import CSPBlock
 from kerasvision.layers.deeplab_blocks import ASPP, AtrousPyramidClassifier, DeepLabV3PlusDecoder
 from kerasvision.layers.fcn_blocks import BilinearInitializer, BilinearUpsampling, FCNHead, FCNSkip
 from kerasvision.layers.feature_pyramid import FeaturePyramid
+from kerasvision.layers.inverted_residual import InvertedResidual
 from kerasvision.layers.l2_normalization import L2Normalization
 from kerasvision.layers.local_response_normalization import LocalResponseNormalization
 from kerasvision.layers.non_max_suppression import NonMaxSuppression
@@ -51,6 +52,7 @@ __all__ = [
     "FeaturePyramid",
     "FrozenBatchNormalization",
     "ImageNormalization",
+    "InvertedResidual",
     "L2Normalization",
     "LocalResponseNormalization",
     "MaxPooling",
