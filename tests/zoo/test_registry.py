@@ -38,7 +38,7 @@ def test_list_models_unknown_task_is_an_error():
         ("retinanet_resnet50", "`name` 'retinanet_resnet50' is no model.*'retinanet_resnet50_fpn'"),
         ("UNet", "'unet'"),
         ("retinanet", "'retinanet_resnet50_fpn' or 'retinanet_resnet10_fpn'"),
-        ("zzz", "it has: .*unet_resnet50"),
+        ("zzz", "it has: 'attention_unet', .*…"),
         ("retinanet_resnet50_fpn.coco", "no weights 'coco'; did you mean 'coco_v1'"),
         ("unet.coco_v1", "no weights 'coco_v1'; it has: none"),
     ],
