@@ -5,6 +5,8 @@ from keras import ops
 from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.losses.loss import reduce_weighted_values
 
+from kerasvision.ops.labels import no_class, whole_labels
+
 
 class WideLoss(keras.losses.Loss):
     """A Keras loss that computes in float32 where it is asked for half precision.
@@ -106,7 +108,7 @@ def split_labels(y_true, y_pred, ignore_class, mask=None):
         mask: (...) bool, or of fewer axes: False for further labels that do not count; or ``None``.
 
     Returns:
-        (...) int32 labels and (...) bool.
+        (...) int32 labels, negative ones for what is no whole number, and (...) bool.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -119,7 +121,7 @@ def split_labels(y_true, y_pred, ignore_class, mask=None):
             f"`y_true` has shape {tuple(y_true.shape)}, but predictions of shape {tuple(y_pred.shape)} need class "
             f"indices of {rank - 1} axes; turn one-hot targets into indices with argmax(axis=-1)"
         )
-    labels = ops.cast(y_true, "int32")
+    labels = whole_labels(y_true, otherwise=no_class(ignore_class))
     counted = ops.ones_like(labels, dtype="bool") if ignore_class is None else labels != ignore_class
     return labels, with_mask(counted, mask)
 

@@ -6,16 +6,21 @@ from keras import ops
 from kerasvision.losses.inputs import WideLoss, check_choice, check_not_negative, one_hot
 from kerasvision.ops import boxes
 from kerasvision.ops.hungarian import SOLVERS, assign
+from kerasvision.ops.labels import whole_labels
 from kerasvision.ops.rows import take_rows
 
 TERMS = ("classification", "l1", "giou")
+
+# Larger than any class: negative labels are padding.
+_NO_CLASS = 2**31 - 1
 
 
 def matching_cost(labels, true_boxes, logits, predicted_boxes, *, class_cost=1.0, l1_cost=5.0, giou_cost=2.0):
     """Return what pairing each prediction with each true box costs (Carion et al. 2020, equation 1).
 
     Args:
-        labels: (B, M) class indices; negative for padding, whose costs mean nothing; NaN for those of C and above.
+        labels: (B, M) class indices; negative for padding, whose costs mean nothing; NaN for those of C and above
+            and those that are no whole numbers.
         true_boxes: (B, M, 4) `rel_cxcywh`.
         logits: (B, Q, C + 1), of which the last is "no object".
         predicted_boxes: (B, Q, 4) `rel_cxcywh`.
@@ -30,7 +35,7 @@ def matching_cost(labels, true_boxes, logits, predicted_boxes, *, class_cost=1.0
         ops.stop_gradient(ops.cast(values, "float32")) for values in (logits, true_boxes, predicted_boxes)
     )
     probabilities = ops.transpose(ops.softmax(logits), (0, 2, 1))  # (B, C + 1, Q)
-    labels = ops.cast(labels, "int32")
+    labels = whole_labels(labels, otherwise=_NO_CLASS)
     last = ops.shape(probabilities)[1] - 2
     of_class = take_rows(probabilities, ops.clip(labels, 0, last))  # (B, M, Q)
     of_class = ops.where(ops.expand_dims(labels > last, -1), float("nan"), of_class)
@@ -59,12 +64,13 @@ def set_losses(labels, true_boxes, logits, predicted_boxes, *, no_object_weight=
         batch; ``"l1"``, sum of absolute differences, and ``"giou"``, sum of 1 - GIoU, both over the matched pairs and
         divided by the number of true boxes of the batch, at least 1. The sum over the B images is the batch's loss.
         Without any true box all queries learn "no object", and the other terms are 0. If there are more
-        true boxes than queries, those that get none are left out, but counted. A label of C or above makes its
-        image's classification NaN, as in `cross_entropy`, so that a wrong class mapping shows.
+        true boxes than queries, those that get none are left out, but counted. A label of C or above, or one that is
+        no whole number, makes its image's classification NaN, as in `cross_entropy`, so that a wrong class mapping
+        shows.
 
     Reference: transformers/loss/loss_for_object_detection.py, `ImageLoss`.
     """
-    labels = ops.cast(labels, "int32")
+    labels = whole_labels(labels, otherwise=_NO_CLASS)
     logits, true_boxes, predicted_boxes = (ops.cast(x, "float32") for x in (logits, true_boxes, predicted_boxes))
     if len(logits.shape) == 3:
         logits, predicted_boxes = ops.expand_dims(logits, 0), ops.expand_dims(predicted_boxes, 0)

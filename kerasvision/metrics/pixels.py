@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kerasvision.metrics.class_ids import check_ids, check_none_counted
+from kerasvision.ops.labels import no_class, whole_labels
 
 
 class PixelMetric(keras.metrics.Metric):
@@ -59,8 +60,8 @@ def pixels_of(y_true, y_pred, sample_weight, *, num_classes, ignore_class):
 
     Returns:
         True and predicted classes (N,) int32; whether a pixel counts (N,) bool; the number of pixels, int32, that
-        would count but are neither a class nor ignored; the number of those that would count but have a NaN among
-        their predictions, of which no class is the greatest.
+        would count but are neither a class nor ignored, such as those that are no whole numbers; the number of those
+        that would count but have a NaN among their predictions, of which no class is the greatest.
 
     Raises:
         ValueError: `y_pred` has another number of channels than `num_classes`, or, outside of graphs, a pixel that
@@ -70,10 +71,8 @@ def pixels_of(y_true, y_pred, sample_weight, *, num_classes, ignore_class):
         raise ValueError(
             f"`y_pred` has {y_pred.shape[-1]} channels, but `num_classes` is {num_classes}; make them equal"
         )
-    truth = ops.convert_to_tensor(y_true)
-    if "float" in keras.backend.standardize_dtype(truth.dtype):
-        truth = ops.where(ops.isnan(truth), ops.cast(-1e9, truth.dtype), truth)  # an integer of NaN may be any class
-    truth = ops.reshape(ops.cast(truth, "int32"), (-1,))
+    given = ops.reshape(ops.convert_to_tensor(y_true), (-1,))
+    truth = whole_labels(given, otherwise=no_class(ignore_class))
     predictions = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
     counted = ops.ones_like(truth, dtype="bool") if ignore_class is None else truth != ignore_class
     if sample_weight is not None:
@@ -82,7 +81,7 @@ def pixels_of(y_true, y_pred, sample_weight, *, num_classes, ignore_class):
             weights = ops.expand_dims(weights, -1)  # (B,) to (B, 1, 1): one weight an image, not a column
         weights = ops.reshape(ops.broadcast_to(weights, ops.shape(y_true)), (-1,))
         counted = ops.logical_and(counted, weights != 0)
-    check_ids(truth, counted, num_classes, ignore_class)
+    check_ids(truth, counted, num_classes, ignore_class, given=given)
     valid = ops.logical_and(truth >= 0, truth < num_classes)
     wrong = ops.logical_and(counted, ops.logical_not(valid))
     counted = ops.logical_and(counted, valid)

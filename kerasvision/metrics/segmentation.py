@@ -33,8 +33,9 @@ def confusion_matrix(truth, predictions, num_classes, ignore_class: int | None =
     if truth.shape != predictions.shape:
         raise ValueError(f"`predictions` of shape {predictions.shape} must have the shape of `truth`, {truth.shape}")
     counted = np.ones(truth.shape, bool) if ignore_class is None else truth != ignore_class
-    truth, predictions = truth[counted].astype(np.int64), predictions[counted].astype(np.int64)
+    truth, predictions = truth[counted], predictions[counted]
     check_arrays(truth, predictions, num_classes, ignore_class)
+    truth, predictions = truth.astype(np.int64), predictions.astype(np.int64)
     counts = np.bincount(truth * num_classes + predictions, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)  # (C, C)
 

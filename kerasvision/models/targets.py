@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from kerasvision.ops.compilers import known_value
+from kerasvision.ops.labels import no_class, whole_labels
 
 # Rows that a batch's boxes are padded to a multiple of, so that batches of many counts share a few compiled functions.
 ROWS = 16
@@ -96,12 +97,14 @@ def check_masks(masks, num_classes, ignore_class):
     """Check the class ids of a segmenter's masks, if their values are known.
 
     Raises:
-        ValueError: An id that is neither a class nor `ignore_class`.
+        ValueError: An id that is neither a class nor `ignore_class`, such as one that is no whole number.
     """
     masks = known_value(masks)
     if masks is None:
         return
-    wrong = (masks < 0) | (masks >= num_classes)
+    wrong = ~((masks >= 0) & (masks < num_classes))  # NaN is wrong
+    if masks.dtype.kind == "f":
+        wrong |= masks != np.floor(masks)
     if ignore_class is not None:
         wrong &= masks != ignore_class
     if wrong.any():
@@ -128,7 +131,7 @@ def screen_masks(masks, num_classes, ignore_class, *, stand_in):
     """Return masks with `stand_in` for ids that are neither a class nor ignored, and the number of those pixels."""
     masks = ops.convert_to_tensor(masks)
     if "int" not in keras.backend.standardize_dtype(masks.dtype):
-        masks = ops.cast(masks, "int32")
+        masks = whole_labels(masks, otherwise=no_class(ignore_class))
     wrong = ops.logical_or(masks < 0, masks >= num_classes)
     if ignore_class is not None:
         wrong = ops.logical_and(wrong, masks != ignore_class)

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -189,3 +190,16 @@ def test_cross_entropy_divides_by_the_weights_of_unmasked_pixels():
     loss = CrossEntropyLoss(class_weights=(3.0, 0.5, 1.0), divide_by_weights=True, ignore_class=None)
     # 3 log 4 + log 2 / 2 over 3 + 1 / 2.
     np.testing.assert_allclose(_value(loss, MASK % 254, predictions), 6.5 * math.log(2) / 3.5, rtol=1e-6)
+
+
+def test_cross_entropy_of_labels_that_are_none_is_nan():
+    labels = np.array([[[0, 0.9, np.nan, 1]]], np.float32)
+    found = _pixels(labels, LOGITS)
+    np.testing.assert_allclose(found, [[[math.log(4), np.nan, np.nan, math.log(2)]]], rtol=1e-6)
+    assert np.isnan(_value(CrossEntropyLoss(), labels, LOGITS))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has no int64")
+def test_cross_entropy_does_not_wrap_labels_beyond_int32():
+    found = _pixels(np.array([[[0, 2**32, -(2**32) + 1, 2**31]]]), LOGITS)
+    np.testing.assert_allclose(found, [[[math.log(4), np.nan, np.nan, np.nan]]], rtol=1e-6)

@@ -303,6 +303,19 @@ def test_mask_is_seen_whatever_the_dtype_of_the_predictions(masked_dtype):
 
 
 @pytest.mark.parametrize("name", LABELS)
+@pytest.mark.parametrize("ignored", [255, -1])
+def test_labels_that_are_no_whole_numbers_are_of_no_class(name, ignored):
+    loss = type(LABELS[name])(**LABELS[name].get_config() | {"ignore_class": ignored})
+    wrong = np.where(np.arange(60).reshape(MASKS.shape) % 3 == 0, 7.0, MASKS)  # of no class
+    wrong[0, 0, 1] = ignored
+    expected = _value(loss, wrong, LOGITS)
+    for value in (0.9, -0.5, -1.5, np.nan, np.inf, 2.0**32 + 512):
+        found = _value(loss, np.where(wrong == 7, value, wrong).astype(np.float32), LOGITS)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=str(value))
+    assert np.isnan(expected) == ("cross_entropy" in name or "softmax_focal" in name)
+
+
+@pytest.mark.parametrize("name", LABELS)
 def test_masks_with_an_axis_of_one_are_masks(name):
     loss = LABELS[name]
     np.testing.assert_allclose(_value(loss, MASKS[..., None], LOGITS), _value(loss, MASKS, LOGITS), rtol=1e-6)

@@ -192,7 +192,7 @@ def test_set_loss_of_half_precision_keeps_labels_and_boxes(dtype):
     np.testing.assert_array_equal(ops.convert_to_numpy(found), expected)
 
 
-@pytest.mark.parametrize("label", [2, 3, 99])
+@pytest.mark.parametrize("label", [2, 3, 99, 0.5, -0.5, math.nan])
 def test_set_losses_of_a_label_out_of_range_are_nan_for_its_image_alone(label, gradient):
     logits, predicted, truth = (np.concatenate([part, part]) for part in (LOGITS, PREDICTED, TRUTH))
     labels = np.array([[label], [0]])

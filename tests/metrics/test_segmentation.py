@@ -6,7 +6,9 @@ import pytest
 from keras import ops
 
 from kerasvision.metrics import (
+    BoundaryF1,
     SegmentationMetrics,
+    boundary_f1,
     confusion_matrix,
     figures_of,
     per_class_accuracy,
@@ -225,7 +227,7 @@ def test_metric_in_a_graph_is_nan_for_a_class_out_of_range_and_raises_outside_of
 
 
 def test_metric_takes_nan_in_a_mask_for_no_class():
-    with pytest.raises(ValueError, match=r"`y_true` holds the class ids -\d+ \(1 pixels\)"):
+    with pytest.raises(ValueError, match=r"`y_true` holds the class ids nan \(1 pixels\)"):
         SegmentationMetrics(3).update_state(np.array([[0, np.nan]], np.float32), np.zeros((1, 2, 3), np.float32))
 
 
@@ -330,3 +332,43 @@ def test_metric_in_fit_and_evaluate_logs_each_figure():
     logs = model.evaluate(_logits(PREDICTED[None], 3), truth, return_dict=True, verbose=0)
     expected = figures_of(confusion_matrix(truth, PREDICTED[None], 3))
     assert {name: logs[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [SegmentationMetrics, BoundaryF1])
+@pytest.mark.parametrize("ignored", [255, -1])
+def test_metrics_take_masks_that_are_no_whole_numbers_for_no_class(kind, ignored):
+    logits = np.zeros((1, 2, 3, 3), np.float32)
+    masks = np.array([[[0, 1, 2], [ignored, 0, 0]]], np.float32)
+    for factor, offset, said in (
+        (0.9, 0, r"0\.9 \(1 pixels\), 1\.8 \(1 pixels\), 2 pixels in all"),
+        (1, -0.5, r"-0\.5 \(3 pixels\), 0\.5 \(1 pixels\), 1\.5 \(1 pixels\), 5 pixels in all"),
+    ):
+        given = np.where(masks == ignored, ignored, factor * masks + offset).astype(np.float32)
+        metric = kind(3, ignore_class=ignored)
+        with pytest.raises(ValueError, match=f"`y_true` holds the class ids {said}, expected 0 to 2"):
+            metric.update_state(given, logits)
+        with errors_deferred():
+            metric.update_state(given, logits)
+            assert int(metric.out_of_range) == (2 if offset == 0 else 5)
+    whole = kind(3, ignore_class=ignored)
+    whole.update_state(masks, logits)
+    assert int(whole.out_of_range) == 0
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has no int64")
+@pytest.mark.parametrize("offset", [2**32, -(2**32), 2**31])
+def test_metric_does_not_wrap_ids_beyond_int32(offset):
+    given = np.array([[0, 1 + offset]])
+    with pytest.raises(ValueError, match=rf"`y_true` holds the class ids {1 + offset} \(1 pixels\)"):
+        SegmentationMetrics(3).update_state(given, np.zeros((1, 2, 3), np.float32))
+
+
+def test_confusion_matrix_refuses_ids_that_are_no_whole_numbers():
+    with pytest.raises(ValueError, match=r"`truth` holds class ids that are no whole numbers, such as 0\.9; map"):
+        confusion_matrix(np.array([0, 0.9]), np.array([0, 1]), 3)
+    with pytest.raises(ValueError, match="`predictions` holds class ids that are no whole numbers, such as nan"):
+        confusion_matrix(np.array([0, 1]), np.array([0, np.nan]), 3)
+    with pytest.raises(ValueError, match=r"`truth` holds class ids that are no whole numbers, such as -0\.5"):
+        boundary_f1(np.array([[0, -0.5]]), np.array([[0, 1]]), 3)
+    found = confusion_matrix(np.array([0, 1.0, 255]), np.array([0, 1.0, np.nan]), 2)
+    np.testing.assert_array_equal(found, [[1, 0], [0, 1]])

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from kerasvision.models import NonFiniteLossError, StopOnNonFiniteLoss, pad_targets
+from kerasvision.models.targets import screen_masks
 
 BACKEND = keras.backend.backend()
 BOXES = [
@@ -188,6 +189,32 @@ def test_mask_id_out_of_range_is_refused_where_it_can_be_seen(segmenter, images)
     ):
         with pytest.raises(ValueError, match=said):
             method(images, masks)
+
+
+def test_mask_that_is_no_whole_number_is_refused_where_it_can_be_seen(segmenter, images):
+    masks = np.ones((4, 64, 96), np.float32)
+    masks[0, :2], masks[1, 0, 0], masks[2, 0, :2] = 0.9, np.nan, -0.5
+    segmenter.compile()
+    for method in (segmenter.compute_losses, segmenter.fit):
+        with pytest.raises(ValueError, match=r"`masks` holds the class ids -0\.5, 0\.9, nan in 195 pixels, but"):
+            method(images, masks)
+
+
+def test_mask_that_is_no_whole_number_in_a_step_is_an_error(segmenter, images, listed):
+    masks = np.ones((4, 64, 96), np.float32)
+    masks[0, 0, :7], masks[1, 0, 0] = 0.9, np.nan
+    segmenter.compile(optimizer=keras.optimizers.SGD(0.01))
+    with pytest.raises(NonFiniteLossError, match="step 1; 8 class ids of the targets are none of the model's 3 class"):
+        segmenter.fit(listed((images, masks)), verbose=0)
+
+
+@pytest.mark.parametrize("ignored", [255, -1, None])
+def test_screened_masks_by_hand(ignored):
+    masks = np.array([0.0, 1.5, np.nan, -0.5, 2.0, 7.0, 1.0, 255.0 if ignored is None else ignored], np.float32)
+    screened, count = screen_masks(masks, 3, ignored, stand_in=2)
+    last = 2 if ignored is None else ignored
+    assert ops.convert_to_numpy(screened).tolist() == [0, 2, 2, 2, 2, 2, 1, last]
+    assert int(count) == (5 if ignored is None else 4)
 
 
 def test_mask_id_out_of_range_in_a_step_of_evaluate_is_an_error_at_its_end(segmenter, images, listed):
