@@ -11,6 +11,7 @@ from kerasvision.layers import (
     AtrousPyramidClassifier,
     ConvolutionBlock,
     DepthwiseConvolutionBlock,
+    InvertedResidual,
     SeparableConvolutionBlock,
     SqueezeExcitation,
 )
@@ -121,6 +122,54 @@ def atrous_pyramids():
         wide = make(256)
         wide.build((None, side, side, 256))
         d.note(place, f"{wide.count_params() / 1e6:.2f} million weights")
+    return figure
+
+
+@picture("Convolutions and attention", "layers.InvertedResidual")
+def inverted_residual():
+    """Inverted residual: narrow where blocks meet, wide where space is looked at.
+
+    Two blocks with 32 channels in and out, as seen by the map between their parts: the height of a bar is its number
+    of channels, the number on it the weights of the convolution that made it. MobileNetV2's `InvertedResidual` looks
+    around in 192 channels, each by itself; the pair of plain 3x3 convolutions of a small ResNet, in 32 that all mix.
+    Right: weights by the number of channels in and out; six times as wide inside, the block still has less.
+    """
+    figure, axes = d.panels(1, 3, height=2.9, width_ratios=(1.5, 1, 1.2))
+    count, numbers = 32, np.array([16, 24, 32, 64, 96, 160])
+
+    def inverted(channels):
+        block = InvertedResidual(channels, 6 * channels, normalization=None)
+        block.build((None, 16, 16, channels))
+        return block.expand, block.depthwise, block.project
+
+    def plain(channels):
+        parts = [ConvolutionBlock(channels, 3, use_bias=False) for _ in range(2)]
+        for part in parts:
+            part.build((None, 16, 16, channels))
+        return parts
+
+    names = (("in", "1x1", "3x3, each\nby itself", "1x1"), ("in", "3x3", "3x3"))
+    titles = ("InvertedResidual", "two ConvolutionBlocks")
+    for place, make, ticks, title, colour in zip(
+        axes, (inverted, plain), names, titles, (d.TRUTH, d.BLUE), strict=False
+    ):
+        parts = make(count)
+        shape, widths = (1, 16, 16, count), [count]
+        for part in parts:
+            shape = part.compute_output_shape(shape)
+            widths.append(shape[-1])
+        place.bar(range(len(widths)), widths, color=colour, width=0.6)
+        for at, (width, part) in enumerate(zip(widths[1:], parts, strict=True), 1):
+            place.text(at, width + 4, f"{part.count_params():,}", ha="center", fontsize=8)
+        place.set_xticks(range(len(widths)), ticks, fontsize=7.5)
+        place.set(title=title, ylim=(0, 225), ylabel="channels")
+        totals = [sum(part.count_params() for part in make(int(number))) for number in numbers]
+        axes[2].plot(numbers, totals, "o-", color=colour, label=title)
+    axes[2].set(xscale="log", yscale="log", xlabel="channels in and out", title="weights = products a pixel")
+    axes[2].set_xticks(numbers, numbers, fontsize=7.5)
+    axes[2].minorticks_off()
+    axes[2].grid(True)
+    axes[2].legend(loc="upper left")
     return figure
 
 
