@@ -6,7 +6,7 @@ image -> stem: 7x7 /2 -> C1 (stride 2) -> max pool /2 -> stage 1 -> C2 (4) -> st
 ```
 
 Differs from the paper: the stride of a bottleneck sits in its 3x3 convolution, not in its first 1x1
-("ResNet v1.5"), as in the weights that torchvision publishes.
+("ResNet v1.5"), as in the weights that torchvision publishes; `strided_convolution="1x1"` is the paper's.
 """
 
 from typing import Literal
@@ -14,6 +14,7 @@ from typing import Literal
 import keras
 
 from kerasvision.layers.convolution import ConvolutionBlock
+from kerasvision.layers.pooling import MaxPooling
 from kerasvision.layers.trainability import constructor_arguments, pass_on_frozen, restore_trainable, trainable_config
 
 _INITIALIZER = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
@@ -36,6 +37,10 @@ class ResNet(keras.Model):
             of the last stage or two.
         dilate_first_blocks: Whether the first block of such a stage has the stage's own dilation, as in
             segmentation_models.pytorch, or that of the stage before, as in torchvision.
+        strided_convolution: Which convolution of a bottleneck has the stride: ``"3x3"`` (torchvision) or the first
+            ``"1x1"`` (the paper, and the authors' Caffe models).
+        ceil_mode: Whether the max pooling rounds its size up, as Caffe does.
+        momentum: Share of the old moving average that batch normalisation keeps at each step.
         dtype: Dtype policy of every layer; default: Keras's global one.
 
     Call: normalised images (B, H, W, 3); returns the list C1 to C5 of (B, H / s, W / s, C_s), rounded up, s being
@@ -54,6 +59,9 @@ class ResNet(keras.Model):
         frozen_stages=0,
         output_stride=32,
         dilate_first_blocks=False,
+        strided_convolution: Literal["3x3", "1x1"] = "3x3",
+        ceil_mode=False,
+        momentum=0.9,
         dtype=None,
         name="resnet",
         **kwargs,
@@ -66,6 +74,8 @@ class ResNet(keras.Model):
             raise ValueError(f"`depths` {depths} and `widths` {widths} must both list four stages")
         if output_stride not in (8, 16, 32):
             raise ValueError(f"`output_stride` {output_stride!r} must be 8, 16 or 32")
+        if strided_convolution not in ("3x3", "1x1"):
+            raise ValueError(f"`strided_convolution` {strided_convolution!r} must be '3x3' or '1x1'")
         self._block = block
         self._depths = tuple(depths)
         self._widths = tuple(widths)
@@ -75,15 +85,15 @@ class ResNet(keras.Model):
         self._frozen_stages = frozen_stages
         self._output_stride = output_stride
         self._dilate_first_blocks = dilate_first_blocks
+        self._strided_convolution = strided_convolution
+        self._ceil_mode = ceil_mode
+        self._momentum = momentum
         self._layer_dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
 
         inputs = keras.Input((None, None, 3), name="images")
         x = self._convolution(inputs, stem_filters, 7, "stem", strides=2, activation="relu")
         features = [x]
-        # After a ReLU, padding with zeros is padding with minus infinity, which is what PyTorch does.
-        options = {"dtype": self._layer_dtype, "data_format": "channels_last"}
-        x = keras.layers.ZeroPadding2D(1, name="stem_padding", **options)(x)
-        x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool", **options)(x)
+        x = MaxPooling(3, 2, padding=1, ceil_mode=ceil_mode, name="stem_pool", dtype=self._layer_dtype)(x)
         dilation = 1
         for stage, (depth, width) in enumerate(zip(self._depths, self._widths, strict=True), start=1):
             strides, first_dilation = (1 if stage == 1 else 2), dilation
@@ -115,6 +125,7 @@ class ResNet(keras.Model):
             dilation=dilation,
             normalization=self._normalization,
             epsilon=self._epsilon,
+            momentum=self._momentum,
             activation=activation,
             kernel_initializer=keras.initializers.VarianceScaling(**_INITIALIZER),
             name=name,
@@ -127,8 +138,9 @@ class ResNet(keras.Model):
         if strides > 1 or x.shape[-1] != filters:
             shortcut = self._convolution(x, filters, 1, f"{name}_downsample", strides=strides)
         if self._block == "bottleneck":
-            x = self._convolution(x, width, 1, f"{name}_conv1", activation="relu")
-            x = self._convolution(x, width, 3, f"{name}_conv2", strides=strides, dilation=dilation, activation="relu")
+            first, second = (1, strides) if self._strided_convolution == "3x3" else (strides, 1)
+            x = self._convolution(x, width, 1, f"{name}_conv1", strides=first, activation="relu")
+            x = self._convolution(x, width, 3, f"{name}_conv2", strides=second, dilation=dilation, activation="relu")
             x = self._convolution(x, filters, 1, f"{name}_conv3")
         else:
             x = self._convolution(x, width, 3, f"{name}_conv1", strides=strides, dilation=dilation, activation="relu")
@@ -148,6 +160,9 @@ class ResNet(keras.Model):
             "frozen_stages": self._frozen_stages,
             "output_stride": self._output_stride,
             "dilate_first_blocks": self._dilate_first_blocks,
+            "strided_convolution": self._strided_convolution,
+            "ceil_mode": self._ceil_mode,
+            "momentum": self._momentum,
             "dtype": keras.dtype_policies.serialize(self._layer_dtype),
             "name": self.name,
             **trainable_config(self),

@@ -3,7 +3,9 @@
 from kerasvision.models.attention_unet import AttentionUNet
 from kerasvision.models.base import Detector, Segmenter
 from kerasvision.models.deeplab_v1 import DeepLabV1
+from kerasvision.models.deeplab_v2 import DeepLabV2
 from kerasvision.models.deeplab_v3 import DeepLabV3
+from kerasvision.models.deeplab_v3_plus import DeepLabV3Plus
 from kerasvision.models.dilated_fcn import DilatedFCN
 from kerasvision.models.fcn import FCN
 from kerasvision.models.non_finite import NonFiniteLossError, StopOnNonFiniteLoss
@@ -17,7 +19,9 @@ __all__ = [
     "FCN",
     "AttentionUNet",
     "DeepLabV1",
+    "DeepLabV2",
     "DeepLabV3",
+    "DeepLabV3Plus",
     "Detector",
     "DilatedFCN",
     "NonFiniteLossError",

@@ -13,6 +13,7 @@ ASPP, rates 12, 24, 36 whatever the output stride, and an auxiliary head.
 
 import keras
 
+from kerasvision.backbones.mobilenet_v3 import mobilenet_v3_large
 from kerasvision.backbones.resnet import resnet10, resnet50, resnet101
 from kerasvision.layers import ASPP, ConvolutionBlock
 from kerasvision.layers.trainability import pass_on_frozen
@@ -147,6 +148,17 @@ def deeplabv3_resnet101(num_classes=21, *, output_stride=8, frozen_stages=0, dty
     """Return torchvision's `deeplabv3_resnet101`: 61.0M parameters; see `deeplabv3_resnet50`."""
     backbone = resnet101(output_stride=output_stride, frozen_stages=frozen_stages, dtype=dtype)
     return _deeplabv3(backbone, num_classes, dtype=dtype, **{"name": "deeplabv3_resnet101", **options})
+
+
+def deeplabv3_mobilenet_v3_large(num_classes=21, *, output_stride=16, frozen_stages=0, dtype=None, **options):
+    """Return torchvision's `deeplabv3_mobilenet_v3_large`: 11.0M parameters; see `deeplabv3_resnet50`.
+
+    `frozen_stages` are those of `MobileNetV3`. The auxiliary head reads the first block of stride 8.
+    """
+    backbone = mobilenet_v3_large(
+        output_stride=output_stride, feature_indices=(4, 16), frozen_stages=frozen_stages, dtype=dtype
+    )
+    return _deeplabv3(backbone, num_classes, dtype=dtype, **{"name": "deeplabv3_mobilenet_v3_large", **options})
 
 
 def deeplabv3_resnet10(num_classes=21, *, output_stride=8, dtype=None, **options):

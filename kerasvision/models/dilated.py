@@ -58,7 +58,7 @@ class DilatedSegmenter(Segmenter):
         """Create the weights of the heads."""
         if not self.built:
             shapes = [feature.shape for feature in self.backbone.outputs]
-            self.head.build(shapes[-1])
+            self.head.build(self.head_features(shapes))
             if self.auxiliary:
                 self.auxiliary_head.build(shapes[self.auxiliary_feature])
             pass_on_frozen(self)
@@ -66,7 +66,7 @@ class DilatedSegmenter(Segmenter):
     def call(self, inputs, training=None):
         """Return logits (B, H, W, num_classes) of images (B, H, W, 3)."""
         features = self.backbone(self.prepare(inputs), training=training)
-        logits = self.enlarge(self.head(features[-1], training=training), inputs)
+        logits = self.enlarge(self.head(self.head_features(features), training=training), inputs)
         if not self.auxiliary:
             return logits
 
@@ -75,6 +75,10 @@ class DilatedSegmenter(Segmenter):
             return [self.enlarge(coarse, inputs)]
 
         return attach_auxiliary(logits, auxiliary)
+
+    def head_features(self, features):
+        """Return those of the backbone's features (or of their shapes) that the head takes: the last."""
+        return features[-1]
 
     def enlarge(self, logits, inputs):
         """Resize logits (B, h, w, C) to the size of the input's images."""

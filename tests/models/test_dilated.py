@@ -7,7 +7,7 @@ from keras import ops
 
 from kerasvision.backbones.resnet import resnet10
 from kerasvision.layers import FCNHead
-from kerasvision.models import DeepLabV3, DilatedFCN
+from kerasvision.models import DeepLabV2, DeepLabV3, DeepLabV3Plus, DilatedFCN
 from kerasvision.models.auxiliary import attach_auxiliary, auxiliary_logits
 from kerasvision.models.rate_factors import LayerwiseSGD
 
@@ -128,3 +128,91 @@ def test_polynomial_decay_has_a_power_of_nine_tenths():
     assert float(schedule(0)) == pytest.approx(0.02)
     assert float(schedule(50)) == pytest.approx(0.02 * 0.5**0.9)
     assert float(schedule(100)) == pytest.approx(0.0)
+
+
+def test_deeplabv2_logits_are_the_largest_of_the_scales():
+    """Where a pixel's scales agree, as on a picture of one colour away from its border, so does their maximum."""
+    keras.utils.set_random_seed(0)
+    model = DeepLabV2(_backbone(), 3, rates=(1, 2), scales=(0.5,))
+    images = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
+    logits = model(images)
+    scales = [ops.convert_to_numpy(part) for part in auxiliary_logits(logits)]
+    assert len(scales) == 2 and not np.array_equal(*scales)
+    # Both are enlarged from the same 8 x 8 cells, at whose centres nothing is interpolated.
+    whole = ops.convert_to_numpy(model.one_scale(model.prepare(images)))
+    half = ops.convert_to_numpy(model.one_scale(images_of_half_the_size(model.prepare(images))))
+    assert whole.shape == (1, 8, 8, 3) and half.shape == (1, 4, 4, 3)
+    assert ops.convert_to_numpy(logits).max() <= max(part.max() for part in (whole, half)) + 1e-5
+    assert (ops.convert_to_numpy(logits) >= scales[0] - 1e-5).all()
+
+
+def images_of_half_the_size(pixels):
+    """Return the means of 2 x 2 pixels: bilinear samples between them."""
+    pixels = ops.convert_to_numpy(pixels)
+    batch, height, width, channels = pixels.shape
+    return pixels.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+
+
+def test_deeplabv2_trains_every_scale(images):
+    model = DeepLabV2(_backbone(), 3, rates=(1, 2), scales=(0.5, 0.75))
+    masks = np.zeros((4, 64, 96), np.uint8)
+    logits = model(images)
+    own = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    expected = sum(float(own(masks, part)) for part in auxiliary_logits(logits))
+    losses = model.compute_losses(images, masks)
+    assert float(losses["auxiliary_cross_entropy"]) == pytest.approx(expected, rel=1e-5)
+    alone = DeepLabV2(_backbone(), 3, rates=(1, 2), scales=())
+    assert alone.loss_names == ("cross_entropy",) and auxiliary_logits(alone(images)) == []
+
+
+def test_deeplabv2_of_a_scale_that_does_not_shrink_says_so():
+    with pytest.raises(ValueError, match=r"`scales` \(1.5,\) must be factors between 0 and 1"):
+        DeepLabV2(_backbone(), 3, scales=(1.5,))
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (31, 57)])
+def test_deeplabv2_and_v3_plus_logits_have_the_size_of_the_image(size_hw):
+    image = np.zeros((1, *size_hw, 3), np.float32)
+    options = {"filters": 8, "rates": (1, 2), "low_level_filters": 4}
+    for model in (DeepLabV2(_backbone(), 3, rates=(1, 2)), DeepLabV3Plus(_backbone(16), 3, **options)):
+        assert tuple(model(image).shape) == (1, *size_hw, 3)
+
+
+def test_deeplabv3plus_joins_features_of_stride_4(images):
+    model = DeepLabV3Plus(_backbone(16), 3, filters=8, rates=(1, 2), low_level_filters=4)
+    features = model.backbone(model.prepare(images))
+    fine, coarse = model.head_features(features)
+    assert tuple(fine.shape[1:3]) == (16, 24) and tuple(coarse.shape[1:3]) == (4, 6)
+    assert tuple(model.head([fine, coarse]).shape) == (4, 16, 24, 3)
+
+
+def test_deeplabv2_and_v3_plus_config_round_trips_keep_every_argument():
+    plus = DeepLabV3Plus(
+        _backbone(16),
+        3,
+        filters=8,
+        rates=(1, 3),
+        low_level_filters=4,
+        before=0,
+        after=2,
+        separable=False,
+        dropout=0.1,
+        epsilon=1e-3,
+        align_corners=False,
+    )
+    config = plus.get_config()
+    assert DeepLabV3Plus.from_config(config).get_config() == config
+    assert (config["before"], config["after"], config["separable"], config["align_corners"]) == (0, 2, False, False)
+    config = DeepLabV2(_backbone(), 3, rates=(1, 2), scales=(0.25,)).get_config()
+    assert DeepLabV2.from_config(config).get_config() == config
+    assert config["scales"] == (0.25,) and config["rates"] == (1, 2)
+
+
+def test_deeplabv3plus_on_a_backbone_without_stride_4_says_so():
+    class Coarse:
+        strides = (8, 16)
+
+    with pytest.raises(
+        ValueError, match=r"`backbone` has features of strides \(8, 16\), but the decoder needs one of 4"
+    ):
+        DeepLabV3Plus(Coarse(), 3)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from zoo.converters.assign import Assignment, Converter, kernel_from_torch
+from zoo.converters.torchvision_mobilenet import mobilenet_v3_pairs
 
 Pairs = Iterator[Assignment]
 
@@ -155,6 +156,14 @@ DEEPLABV3 = Converter(
     layout="torchvision DeepLabV3 with a ResNet",
     recognises=lambda names: {"backbone.layer1.0.conv1.weight", "classifier.0.convs.0.0.weight"} <= set(names),
     assignments=_segmenter(_resnet, _deeplabv3_head),
+    ignored=(_BATCH_COUNTERS,),
+    num_classes=_segmenter_classes,
+)
+
+DEEPLABV3_MOBILENET_V3 = Converter(
+    layout="torchvision DeepLabV3 with a MobileNetV3",
+    recognises=lambda names: {"backbone.1.block.0.0.weight", "classifier.0.convs.0.0.weight"} <= set(names),
+    assignments=_segmenter(mobilenet_v3_pairs, _deeplabv3_head),
     ignored=(_BATCH_COUNTERS,),
     num_classes=_segmenter_classes,
 )
