@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasvision.ops.arguments import plain_number
 from kerasvision.ops.nms import Method, check_arguments, non_max_suppression
 from kerasvision.ops.rows import take_rows
 
@@ -46,14 +47,14 @@ class NonMaxSuppression(keras.layers.Layer):
     ):
         # Half precision cannot hold pixel coordinates: bfloat16 has no 1001. Inputs keep their dtype.
         super().__init__(autocast=False, **kwargs)
-        check_arguments(method, iou_threshold, max_detections, sigma, max_candidates)
-        self.iou_threshold = iou_threshold
-        self.max_detections = max_detections
+        self.max_detections, self.max_candidates = check_arguments(
+            method, iou_threshold, max_detections, sigma, max_candidates
+        )
+        self.iou_threshold = plain_number(iou_threshold)
         self.per_class = per_class
         self.method: Method = method
-        self.sigma = sigma
-        self.score_threshold = score_threshold
-        self.max_candidates = max_candidates
+        self.sigma = plain_number(sigma)
+        self.score_threshold = plain_number(score_threshold)
         self.exportable = exportable
 
     def call(self, boxes, scores, labels):

@@ -1,8 +1,10 @@
 """Features of boxes by bilinear interpolation."""
 
 import keras
+import numpy as np
 from keras import ops
 
+from kerasvision.ops.arguments import plain_number
 from kerasvision.ops.roi_align import check_numbers, check_strides, level_exponents, roi_align
 
 
@@ -43,16 +45,17 @@ class RoIAlign(keras.layers.Layer):
     ):
         # Half precision cannot hold pixel coordinates: features are cast by hand, boxes are not.
         super().__init__(autocast=False, **kwargs)
-        check_numbers(output_size, sampling_ratio, max_adaptive_samples)
-        if len(check_strides(strides)) > 1:
-            level_exponents(strides)
-        self.output_size = output_size if isinstance(output_size, int) else tuple(output_size)
-        self.strides = tuple(strides) if isinstance(strides, list | tuple) else strides
-        self.sampling_ratio = sampling_ratio
+        grid, self.sampling_ratio, self.max_adaptive_samples = check_numbers(
+            output_size, sampling_ratio, max_adaptive_samples
+        )
+        self.output_size = grid if np.ndim(output_size) else grid[0]
+        checked = check_strides(strides)
+        if len(checked) > 1:
+            level_exponents(checked)
+        self.strides = tuple(checked) if np.ndim(strides) else checked[0]
         self.aligned = aligned
-        self.canonical_size = canonical_size
-        self.canonical_level = canonical_level
-        self.max_adaptive_samples = max_adaptive_samples
+        self.canonical_size = plain_number(canonical_size)
+        self.canonical_level = plain_number(canonical_level)
 
     def build(self, *shapes):
         """Nothing to create."""

@@ -1,9 +1,11 @@
 """The largest features of boxes, on whole cells."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from kerasvision.layers.roi_align import pooled_shape
+from kerasvision.ops.arguments import plain_number
 from kerasvision.ops.roi_align import check_numbers
 from kerasvision.ops.roi_pool import roi_pool
 
@@ -27,9 +29,9 @@ class RoIPool(keras.layers.Layer):
     def __init__(self, output_size, stride, **kwargs):
         # Half precision cannot hold pixel coordinates: features are cast by hand, boxes are not.
         super().__init__(autocast=False, **kwargs)
-        check_numbers(output_size)
-        self.output_size = output_size if isinstance(output_size, int) else tuple(output_size)
-        self.stride = stride
+        grid, *_ = check_numbers(output_size)
+        self.output_size = grid if np.ndim(output_size) else grid[0]
+        self.stride = plain_number(stride)
 
     def build(self, *shapes):
         """Nothing to create."""

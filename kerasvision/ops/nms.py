@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple, get_args
 
 from keras import ops
 
+from kerasvision.ops.arguments import is_count
 from kerasvision.ops.compilers import compiled_once
 from kerasvision.ops.decaying_nms import fast_nms, matrix_nms, soft_nms
 from kerasvision.ops.greedy_nms import greedy_nms
@@ -93,7 +94,7 @@ def non_max_suppression(
     >>> np.array(kept.indices).tolist()
     [[0, 2]]
     """
-    check_arguments(method, iou_threshold, max_detections, sigma, max_candidates)
+    max_detections, max_candidates = check_arguments(method, iou_threshold, max_detections, sigma, max_candidates)
     suppress = compiled_once(_suppress, 7)
     numbers = (iou_threshold, max_detections, score_threshold, method, sigma, max_candidates, exportable)
     return Kept(*suppress(boxes_xyxy, scores, labels, *numbers))
@@ -137,17 +138,24 @@ def _suppress(
 
 
 def check_arguments(method, iou_threshold, max_detections, sigma, max_candidates):
-    """Raise ValueError for arguments of `non_max_suppression` that are out of range."""
+    """Return `max_detections` and `max_candidates` of `non_max_suppression` as plain ints, the latter perhaps ``None``.
+
+    Raises:
+        ValueError: An argument is out of range, or no whole number, NumPy's included, where it must be one.
+    """
     if method not in get_args(Method):
         raise ValueError(f"`method` {method!r} is unknown; use one of {', '.join(map(repr, get_args(Method)))}")
     if not 0 <= iou_threshold <= 1:
         raise ValueError(f"`iou_threshold` {iou_threshold} must be in [0, 1]; 0.5 is usual")
-    if max_detections < 1:
-        raise ValueError(f"`max_detections` {max_detections} must be 1 or more; 100 is usual")
+    if not is_count(max_detections):
+        raise ValueError(f"`max_detections` {max_detections!r} must be 1 or more, a whole number; 100 is usual")
     if not sigma > 0:
         raise ValueError(f"`sigma` {sigma} must be above 0; 0.5 is usual")
-    if max_candidates is not None and max_candidates < 1:
-        raise ValueError(f"`max_candidates` {max_candidates} must be 1 or more, or None for the default")
+    if max_candidates is not None and not is_count(max_candidates):
+        raise ValueError(
+            f"`max_candidates` {max_candidates!r} must be 1 or more, a whole number, or None for the default"
+        )
+    return int(max_detections), None if max_candidates is None else int(max_candidates)
 
 
 def _clean(boxes_xyxy, scores, score_threshold):

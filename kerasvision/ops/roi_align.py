@@ -3,8 +3,10 @@
 import itertools
 import math
 
+import numpy as np
 from keras import ops
 
+from kerasvision.ops.arguments import is_count, plain_number
 from kerasvision.ops.boxes import area
 from kerasvision.ops.compilers import compiled_once, under_tensorflow_xla
 
@@ -63,8 +65,10 @@ def level_exponents(strides):
 
 def check_strides(strides):
     """Return a list of the strides of one map or several; raise ValueError for one that is not above 0."""
+    strides = strides.tolist() if isinstance(strides, np.ndarray) else strides
     strides = list(strides) if isinstance(strides, list | tuple) else [strides]
-    if not strides or not min(strides) > 0:
+    strides = [plain_number(stride) for stride in strides]
+    if not strides or not all(stride > 0 for stride in strides):
         raise ValueError(f"`strides` {strides} must be above 0 pixels per cell")
     return strides
 
@@ -75,7 +79,7 @@ def roi_align(
     *,
     output_size,
     strides,
-    sampling_ratio=2,
+    sampling_ratio: int | None = 2,
     aligned=False,
     valid=None,
     levels=None,
@@ -125,7 +129,7 @@ def roi_align(
     that two small matrix products per box do it.
     """
     maps, strides = _maps_and_strides(features, strides)
-    grid = check_numbers(output_size, sampling_ratio, max_adaptive_samples)
+    grid, sampling_ratio, max_adaptive_samples = check_numbers(output_size, sampling_ratio, max_adaptive_samples)
     boxes_xyxy = ops.stop_gradient(ops.cast(boxes_xyxy, "float32"))
     valid, boxes_xyxy = readable_boxes(boxes_xyxy, valid)
     batch, count, channels = ops.shape(boxes_xyxy)[0], ops.shape(boxes_xyxy)[1], maps[0].shape[-1]
@@ -165,16 +169,32 @@ def _maps_and_strides(features, strides):
     return maps, strides
 
 
-def check_numbers(output_size, sampling_ratio=2, max_adaptive_samples=None):
-    """Return (rows, columns) of bins; raise ValueError for numbers out of range."""
-    grid = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
-    if len(grid) != 2 or min(grid) < 1:
-        raise ValueError(f"`output_size` {output_size} must be a number of bins of 1 or more, or two of them")
-    if sampling_ratio is not None and sampling_ratio < 1:
-        raise ValueError(f"`sampling_ratio` {sampling_ratio} must be 1 or more, or None to adapt it to each box")
-    if max_adaptive_samples is not None and max_adaptive_samples < 1:
-        raise ValueError(f"`max_adaptive_samples` {max_adaptive_samples} must be 1 or more, or None for the default")
-    return grid
+def check_numbers(output_size, sampling_ratio: int | None = 2, max_adaptive_samples: int | None = None):
+    """Return (rows, columns) of bins and the other two as plain ints or ``None``.
+
+    Raises:
+        ValueError: One is no whole number, NumPy's included, or out of range.
+    """
+    grid = (output_size,) * 2 if np.ndim(output_size) == 0 else tuple(output_size)
+    if len(grid) != 2 or not all(map(is_count, grid)):
+        raise ValueError(
+            f"`output_size` {output_size!r} must be a number of bins of 1 or more, a whole number, or two of them"
+        )
+    if sampling_ratio is not None and not is_count(sampling_ratio):
+        raise ValueError(
+            f"`sampling_ratio` {sampling_ratio!r} must be 1 or more, a whole number, or None to adapt it to each box"
+        )
+    if max_adaptive_samples is not None and not is_count(max_adaptive_samples):
+        raise ValueError(
+            f"`max_adaptive_samples` {max_adaptive_samples!r} must be 1 or more, a whole number, or None for the "
+            "default"
+        )
+    rows, columns = map(int, grid)
+    return (
+        (rows, columns),
+        None if sampling_ratio is None else int(sampling_ratio),
+        None if max_adaptive_samples is None else int(max_adaptive_samples),
+    )
 
 
 def _as_rows(maps):

@@ -40,7 +40,7 @@ def roi_pool(features, boxes_xyxy, *, output_size, stride, valid=None):
     Source: Girshick 2015, Fast R-CNN, https://arxiv.org/abs/1504.08083, section 2.1; torchvision.ops.roi_pool.
     """
     _, height, width, channels = features.shape
-    grid = check_numbers(output_size)
+    grid, *_ = check_numbers(output_size)
     if stride <= 0:
         raise ValueError(f"`stride` {stride} must be above 0 pixels per cell")
     if height is None or width is None:

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasvision.ops.arguments import is_count
 from kerasvision.ops.rows import mark_rows
 
 # Below it only what is no candidate.
@@ -32,7 +33,8 @@ def sample_balanced(positives, negatives, *, size, positive_fraction, priorities
         positive_fraction: In [0, 1]: at most `int(size * positive_fraction)` positives are chosen. Negatives fill up.
         priorities: (B, A): the highest are chosen, instead of at random; NaN last.
         seed: As in `keras.random.uniform`: an integer, which draws the same numbers every time, or a
-            `keras.random.SeedGenerator`, which a layer or model holds. ``None``: a generator of Keras's own.
+            `keras.random.SeedGenerator`, which a layer or model holds. ``None``: a generator of Keras's own, from
+            which Keras refuses to draw inside a JAX trace (`jax.jit`, a compiled step): not to be used there.
 
     Returns:
         Two (B, A) bool: the chosen positives and the chosen negatives. Static shapes: to be used as weights.
@@ -43,8 +45,9 @@ def sample_balanced(positives, negatives, *, size, positive_fraction, priorities
     Reference: torchvision/models/detection/_utils.py, `BalancedPositiveNegativeSampler` (256 at 0.5 for RPN, 512 at
     0.25 for the heads of Faster R-CNN).
     """
-    if not (isinstance(size, int) and size >= 1):
+    if not is_count(size):
         raise ValueError(f"`size` {size!r} must be a whole number of at least 1")
+    size = int(size)
     if not 0 <= positive_fraction <= 1:
         raise ValueError(f"`positive_fraction` {positive_fraction!r} must be in [0, 1]")
     positives, negatives = ops.cast(positives, "bool"), ops.cast(negatives, "bool")

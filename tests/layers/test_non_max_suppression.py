@@ -1,5 +1,7 @@
 """The detector's last layer: values by hand, padding, precision, models."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -95,3 +97,23 @@ def test_wrong_arguments_are_named_at_once():
         layers.NonMaxSuppression(method="diou")
     with pytest.raises(ValueError, match="`max_detections` 0 must be 1 or more"):
         layers.NonMaxSuppression(0.5, 0)
+    with pytest.raises(ValueError, match=r"`max_detections` 5\.0 must be 1 or more, a whole number"):
+        layers.NonMaxSuppression(0.5, 5.0)
+
+
+def test_config_holds_plain_numbers_though_numpy_gave_them():
+    layer = layers.NonMaxSuppression(
+        np.float32(0.5),
+        np.int64(5),
+        sigma=np.float64(0.25),
+        score_threshold=np.float32(0.5),
+        max_candidates=np.int32(7),
+        name="n",
+    )
+    expected = layers.NonMaxSuppression(0.5, 5, sigma=0.25, score_threshold=0.5, max_candidates=7, name="n")
+    assert json.dumps(layer.get_config()) == json.dumps(expected.get_config())
+    boxes = np.float32([[[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]]])
+    scores, labels = np.float32([[0.9, 0.8, 0.7]]), np.zeros((1, 3), np.int32)
+    for key, values in layer(boxes, scores, labels).items():
+        found = ops.convert_to_numpy(expected(boxes, scores, labels)[key])
+        np.testing.assert_array_equal(ops.convert_to_numpy(values), found)

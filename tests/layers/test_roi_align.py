@@ -1,5 +1,7 @@
 """RoIAlign and RoIPool as layers: models, precision, errors."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -75,9 +77,31 @@ def test_in_a_model_that_is_saved(tmp_path):
 
 
 def test_wrong_arguments_are_named_at_once():
-    with pytest.raises(ValueError, match="`sampling_ratio` 0 must be 1 or more, or None"):
+    with pytest.raises(ValueError, match="`sampling_ratio` 0 must be 1 or more, a whole number, or None"):
         layers.RoIAlign(7, 4, sampling_ratio=0)
     with pytest.raises(ValueError, match="`output_size` 0 must be a number of bins"):
         layers.RoIPool(0, 16)
+    for make in (lambda size: layers.RoIAlign(size, 4), lambda size: layers.RoIPool(size, 4)):
+        with pytest.raises(ValueError, match=r"`output_size` \(2.0, 2.0\) must be a number of bins .* whole"):
+            make((2.0, 2.0))
     with pytest.raises(ValueError, match="must have one number for each of the 1 maps"):
         layers.RoIAlign(2, (4, 8))(RAMP, BOXES)
+
+
+def test_configs_hold_plain_numbers_though_numpy_gave_them():
+    layer = layers.RoIAlign(
+        np.int64(2),
+        np.array([4, 8]),
+        sampling_ratio=np.int64(3),
+        canonical_size=np.int64(224),
+        canonical_level=np.int32(4),
+        max_adaptive_samples=np.int64(5),
+    )
+    expected = layers.RoIAlign(2, (4, 8), sampling_ratio=3, max_adaptive_samples=5)
+    for found, other in (
+        (layer, expected),
+        (layers.RoIAlign(np.array([1, 2]), np.int64(4)), layers.RoIAlign((1, 2), 4)),
+        (layers.RoIPool(np.int64(2), np.int64(16)), layers.RoIPool(2, 16)),
+    ):
+        config = {**other.get_config(), "name": found.name}
+        assert found.get_config() == config and json.dumps(found.get_config()) == json.dumps(config)

@@ -237,6 +237,8 @@ def test_greedy_way_of_each_backend(monkeypatch):
         ({"max_detections": 0}, "`max_detections` 0 must be 1 or more"),
         ({"sigma": 0.0}, "`sigma` 0.0 must be above 0"),
         ({"max_candidates": 0}, "`max_candidates` 0 must be 1 or more"),
+        ({"max_detections": 5.0}, "`max_detections` 5.0 must be 1 or more, a whole number; 100 is usual"),
+        ({"max_candidates": 5.0}, "`max_candidates` 5.0 must be 1 or more, a whole number, or None for the default"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):

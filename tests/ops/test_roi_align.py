@@ -238,7 +238,12 @@ def test_properties(seed, aligned, sampling_ratio):
     [
         ({"output_size": 0}, "`output_size` 0 must be a number of bins of 1 or more"),
         ({"output_size": (2, 3, 4)}, r"`output_size` \(2, 3, 4\) must be"),
-        ({"sampling_ratio": -1}, "`sampling_ratio` -1 must be 1 or more, or None"),
+        ({"output_size": (2.0, 2.0)}, r"`output_size` \(2.0, 2.0\) must be a number of bins .* a whole number, or two"),
+        ({"output_size": True}, "`output_size` True must be"),
+        ({"sampling_ratio": -1}, "`sampling_ratio` -1 must be 1 or more, a whole number, or None"),
+        ({"sampling_ratio": 2.5}, "`sampling_ratio` 2.5 must be 1 or more, a whole number, or None"),
+        ({"max_adaptive_samples": 2.0}, "`max_adaptive_samples` 2.0 must be 1 or more, a whole number, or None"),
+        ({"strides": (4, float("nan"))}, r"`strides` \[4, nan\] must be above 0"),
         ({"max_adaptive_samples": 0}, "`max_adaptive_samples` 0 must be 1 or more"),
         ({"strides": (8, 16)}, r"`strides` \[8, 16\] must have one number for each of the 1 maps"),
         ({"strides": 0}, r"`strides` \[0\] must be above 0"),
@@ -321,3 +326,17 @@ def test_layer_checks_its_strides_when_it_is_made():
         RoIAlign(7, 0)
     with pytest.raises(ValueError, match="successive powers of 2"):
         RoIAlign(7, (4, 16))
+
+
+def test_numbers_of_numpy_are_numbers():
+    expected = _align([RAMP, RAMP[:, ::2, ::2]], [[[1, 1, 5, 4]]], strides=(1, 2), sampling_ratio=2)
+    options = {"sampling_ratio": np.int32(2), "max_adaptive_samples": np.int64(3)}
+    for size in (np.int64(2), np.array([2, 2]), [np.int32(2), 2]):
+        found = _align(
+            [RAMP, RAMP[:, ::2, ::2]], [[[1, 1, 5, 4]]], output_size=size, strides=np.array([1, 2]), **options
+        )
+        np.testing.assert_array_equal(found, expected)
+    boxes = ops.convert_to_tensor(np.float32([[[1, 1, 5, 4]]]))
+    found = roi_pool(ops.convert_to_tensor(RAMP), boxes, output_size=np.int64(2), stride=np.int64(1))
+    expected = roi_pool(ops.convert_to_tensor(RAMP), boxes, output_size=2, stride=1)
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), ops.convert_to_numpy(expected))

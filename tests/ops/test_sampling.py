@@ -70,6 +70,25 @@ def test_sample_balanced_chooses_all_alike():
     assert np.abs(drawn - 200).max() < 50
 
 
+def test_sample_balanced_takes_sizes_of_numpy():
+    options = {"positive_fraction": 0.5, "seed": 1}
+    for found, expected in zip(
+        _sample(np.zeros((2, 9)), size=np.int64(2), **options),
+        _sample(np.zeros((2, 9)), size=2, **options),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX's traces")
+def test_sample_balanced_without_a_seed_is_refused_in_a_trace():
+    import jax
+
+    labels = np.zeros((1, 5), bool)
+    with pytest.raises(ValueError, match="only use seeded random ops"):
+        jax.jit(lambda x: sample_balanced(x, ~x, size=2, positive_fraction=0.5))(labels)
+
+
 def test_sample_balanced_of_no_anchors_is_empty():
     positives, negatives = _sample(np.zeros((2, 0)), size=5, positive_fraction=0.5, seed=0)
     assert positives.shape == negatives.shape == (2, 0)
@@ -79,6 +98,7 @@ def test_sample_balanced_of_no_anchors_is_empty():
     ("options", "message"),
     [
         ({"size": 0, "positive_fraction": 0.5}, r"`size` 0 must be a whole number of at least 1"),
+        ({"size": 2.0, "positive_fraction": 0.5}, r"`size` 2.0 must be a whole number of at least 1"),
         ({"size": 5, "positive_fraction": 1.5}, r"`positive_fraction` 1.5 must be in \[0, 1\]"),
     ],
 )
