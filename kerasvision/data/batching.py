@@ -6,6 +6,7 @@ Everything here is a pure function of (seed, epoch, step), numpy in and numpy ou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
@@ -17,6 +18,7 @@ from kerasvision.data.samples import IGNORE, Dataset, Sample
 from kerasvision.ops.resizing import ResizeRule
 
 Task = Literal["detection", "segmentation"]
+PixelWeights = Callable[[np.ndarray], np.ndarray]
 DEFAULT_MAX_BOXES = 100  # COCO's limit on scored detections; VOC and COCO images with more are rare
 PAD_MULTIPLE = 32  # batches of unequal images are padded to it, as torchvision's are
 
@@ -37,6 +39,7 @@ class Batches:
         max_boxes: int | None = None,
         drop_remainder: bool | None = None,
         cache: bool = False,
+        pixel_weights: PixelWeights | None = None,
     ):
         if task not in ("detection", "segmentation"):
             raise ValueError(f"`task` {task!r} is unknown; use 'detection' or 'segmentation'")
@@ -47,6 +50,8 @@ class Batches:
             )
         if int(batch_size) != batch_size or batch_size < 1:
             raise ValueError(f"`batch_size` {batch_size!r} must be a positive integer")
+        if pixel_weights is not None and task != "segmentation":
+            raise ValueError(f"`pixel_weights` are for task='segmentation', not {task!r}; leave them out")
         if len(dataset) == 0:
             raise ValueError(f"`dataset` {dataset.name!r} has no samples")
         if augment is not None and not training:
@@ -65,6 +70,7 @@ class Batches:
         self.augment = augment
         self.seed = int(seed)
         self.max_boxes = int(max_boxes)
+        self.pixel_weights = pixel_weights
         if drop_remainder is None:
             # A last batch of another size would compile the training step anew.
             drop_remainder = training and len(dataset) >= batch_size
@@ -124,7 +130,8 @@ class Batches:
             dtype: of the images: float32, or `image_dtype`, which a front end casts later.
 
         Returns:
-            (images, targets) of numpy arrays, as `kerasvision.data.pipeline` documents them.
+            (images, targets) or (images, masks, weights) of numpy arrays, as `kerasvision.data.pipeline` documents
+            them.
         """
         prepared = [self._prepare(int(index), int(epoch)) for index in self.indices(epoch, step)]
         sizes_hw = np.array([image.shape[:2] for image, _ in prepared], np.int32)  # (B, 2)
@@ -135,26 +142,32 @@ class Batches:
         samples = [sample for _, sample in prepared]
         inputs = {"images": images, "sizes_hw": sizes_hw} if self.padded else images
         if self.task == "segmentation":
-            return inputs, self._stack_masks(samples, canvas_hw)
+            masks = self._stack_masks(samples, canvas_hw)
+            return (inputs, masks, *self._stack_weights(samples, canvas_hw))
         return inputs, self._stack_boxes(samples)
 
     def _read(self, index: int) -> Sample:
         if self._samples is None:
             return self.dataset[index]
         if index not in self._samples:
-            # Instance ids do not reach a batch, so they need not be kept.
-            self._samples[index] = replace(self.dataset[index], instances=None)
+            self._samples[index] = self._without_unused(self.dataset[index])
         return self._samples[index]
+
+    def _without_unused(self, sample: Sample) -> Sample:
+        """Returns the sample without its instance ids, if no weights are made of them."""
+        return sample if self.pixel_weights is not None else replace(sample, instances=None)
 
     def _prepare(self, index: int, epoch: int) -> tuple[np.ndarray, Sample]:
         """Returns the image at network scale, float32 or uint8 (h, w, 3), and its sample at that scale."""
-        sample = replace(self._read(index), instances=None)
+        sample = self._without_unused(self._read(index))
         if self.task == "detection":
             sample = replace(sample, mask=None)
         elif sample.mask is None:
             raise ValueError(f"{sample.name}: has no mask, which task='segmentation' needs")
         elif sample.mask.shape != sample.size_hw:
             raise ValueError(f"{sample.name}: mask {sample.mask.shape} and image {sample.size_hw} differ in size")
+        elif self.pixel_weights is not None and sample.instances is None:
+            raise ValueError(f"{sample.name}: has no instance ids, of which `pixel_weights` are made; leave them out")
         if self.augment is not None:
             sample = self.augment(sample, seed=(self.seed, epoch, index), resize=self.resize)
             return sample.image, sample
@@ -163,7 +176,8 @@ class Batches:
         scale = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)
         boxes = np.asarray(sample.boxes, np.float32).reshape(-1, 4) * scale
         mask = None if sample.mask is None else self.resize.apply_to_mask(sample.mask)
-        return image, replace(sample, boxes=boxes, mask=mask)
+        instances = None if sample.instances is None else self.resize.apply_to_mask(sample.instances)
+        return image, replace(sample, boxes=boxes, mask=mask, instances=instances)
 
     def _canvas_hw(self, sizes_hw: np.ndarray) -> tuple[int, int]:
         if self.resize.size_hw is not None:
@@ -198,3 +212,20 @@ class Batches:
             assert mask is not None  # _prepare sees to it
             masks[row, : mask.shape[0], : mask.shape[1]] = mask
         return masks
+
+    def _stack_weights(self, samples: list[Sample], canvas_hw: tuple[int, int]) -> list[np.ndarray]:
+        """Returns a list of the pixels' weights (B, H, W), 0 in padding, or an empty one."""
+        if self.pixel_weights is None:
+            return []
+        weights = np.zeros((len(samples), *canvas_hw), np.float32)
+        for row, sample in enumerate(samples):
+            assert sample.instances is not None  # _prepare sees to it
+            height, width = sample.instances.shape
+            made = np.asarray(self.pixel_weights(sample.instances))
+            if made.shape != (height, width):
+                raise ValueError(
+                    f"{sample.name}: `pixel_weights` made weights of shape {made.shape} of instance ids "
+                    f"{(height, width)}; they must be of one shape"
+                )
+            weights[row, :height, :width] = made
+        return [weights]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from kerasvision.data.augmentation import Augmentation
-from kerasvision.data.batching import Batches, Task
+from kerasvision.data.batching import Batches, PixelWeights, Task
 from kerasvision.data.samples import Dataset
 from kerasvision.ops.resizing import ResizeRule
 
@@ -25,6 +25,7 @@ def pipeline(
     max_boxes: int | None = None,
     drop_remainder: bool | None = None,
     cache: bool = False,
+    pixel_weights: PixelWeights | None = None,
     workers: int | None = None,
     framework: Literal["tf", "pydataset"] | None = None,
 ):
@@ -56,6 +57,9 @@ def pipeline(
             it knows it, else 100.
         drop_remainder: drop the last batch if it is short; default: when training and there is a full one.
         cache: keep decoded samples in memory (3 bytes a pixel, 4 with masks) after the first epoch.
+        pixel_weights: for segmentation: a function from a sample's instance ids, (H, W) integers at the network's
+            scale, to the weights of its pixels (H, W), such as `kerasvision.losses.unet_weight_map`. It runs in the
+            threads that prepare batches.
         workers: threads that prepare batches; default one per CPU core, at most 8. 0 (PyDataset only):
             none.
         framework: "tf" or "pydataset" instead of the backend's.
@@ -63,15 +67,17 @@ def pipeline(
     Returns:
         Elements for detection: `(images, {"boxes": (B, M, 4) float32 xyxy pixels of the network input,
         "labels": (B, M) int32, -1 = padding, "ignored": (B, M) bool})`; for segmentation: `(images,
-        masks (B, H, W) int32, 255 = ignore and padding)`. `images` is (B, H, W, 3) float32, 0-255; with
-        a rule that keeps the aspect ratio it is `{"images": …, "sizes_hw": (B, 2) int32}`, the valid
-        region of each, and padding (zeros) lies at the bottom and the right: models blank what is outside
-        `sizes_hw` after normalisation, where zero is no longer black. Batches of unequal images are padded
-        to multiples of 32.
+        masks (B, H, W) int32, 255 = ignore and padding)`, with `pixel_weights` `(images, masks, weights
+        (B, H, W) float32, 0 in padding)`, which `fit` applies to a loss given to `compile`. `images` is
+        (B, H, W, 3) float32, 0-255; with a rule that keeps the aspect ratio it is `{"images": …, "sizes_hw":
+        (B, 2) int32}`, the valid region of each, and padding (zeros) lies at the bottom and the right: models
+        blank what is outside `sizes_hw` after normalisation, where zero is no longer black. Batches of unequal
+        images are padded to multiples of 32.
 
     Raises:
         ValueError: an argument out of range, a data set without annotations for the task or without
-            samples; later, while reading, more boxes than `max_boxes`, naming the sample.
+            samples; later, while reading, more boxes than `max_boxes`, or no instance ids for
+            `pixel_weights`, naming the sample.
         DataError: while reading: a file that cannot be decoded.
     """
     if framework is None:
@@ -85,7 +91,7 @@ def pipeline(
     if workers < 0:
         raise ValueError(f"`workers` {workers!r} must not be negative")
     batches = Batches(
-        dataset.for_task(task),
+        dataset if pixel_weights is not None else dataset.for_task(task),  # which may leave out instance ids
         task=task,
         resize=resize,
         batch_size=batch_size,
@@ -95,6 +101,7 @@ def pipeline(
         max_boxes=max_boxes,
         drop_remainder=drop_remainder,
         cache=cache,
+        pixel_weights=pixel_weights,
     )
     if framework == "tf":
         return _as_tf_dataset(batches, max(1, workers))
@@ -173,7 +180,10 @@ def _tf_signature(batches: Batches):
     images = tf.TensorSpec((size, height, width, 3), tf.as_dtype(np.dtype(batches.image_dtype).name))
     inputs = {"images": images, "sizes_hw": tf.TensorSpec((size, 2), tf.int32)} if batches.padded else images
     if batches.task == "segmentation":
-        return inputs, tf.TensorSpec((size, height, width), tf.int32)
+        masks = tf.TensorSpec((size, height, width), tf.int32)
+        if batches.pixel_weights is None:
+            return inputs, masks
+        return inputs, masks, tf.TensorSpec((size, height, width), tf.float32)
     targets = {
         "boxes": tf.TensorSpec((size, batches.max_boxes, 4), tf.float32),
         "labels": tf.TensorSpec((size, batches.max_boxes), tf.int32),

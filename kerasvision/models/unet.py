@@ -24,6 +24,7 @@ from typing import Literal
 import keras
 
 from kerasvision.backbones.contracting_path import ContractingPath
+from kerasvision.backbones.mobilenet_v2 import mobilenet_v2
 from kerasvision.backbones.resnet import resnet10, resnet34, resnet50
 from kerasvision.layers import ConvolutionBlock
 from kerasvision.layers.trainability import pass_on_frozen
@@ -91,9 +92,20 @@ def unet(
     return UNet(backbone, num_classes, normalization=normalization, dtype=dtype, **options)
 
 
-def unet_valid(num_classes=2, **options):
+def unet_valid(
+    num_classes=2, *, widths=(64, 128, 256, 512, 1024), normalization=None, dropout=0.5, dtype=None, **options
+):
     """Return the U-Net of the 2015 paper as it was, without padding: 31.0M parameters; arguments as of `unet`."""
-    return unet(num_classes, **{"padding": "valid", "name": "unet_valid", **options})
+    options = {"name": "unet_valid", **options}
+    return unet(
+        num_classes,
+        widths=widths,
+        normalization=normalization,
+        dropout=dropout,
+        padding="valid",
+        dtype=dtype,
+        **options,
+    )
 
 
 def unet_batch_norm(
@@ -164,6 +176,19 @@ def unet_resnet50(num_classes=21, *, frozen_stages=0, dtype=None, **options):
     """
     backbone = resnet50(frozen_stages=frozen_stages, dtype=dtype)
     return _unet_with_backbone(backbone, num_classes, **{"name": "unet_resnet50", "dtype": dtype, **options})
+
+
+def unet_mobilenet_v2(num_classes=21, *, frozen_stages=0, dtype=None, **options):
+    """Return a U-Net whose contracting path is MobileNetV2: 6.7M parameters.
+
+    Args:
+        num_classes: Number of classes, the background included where there is one.
+        frozen_stages: Parts of the backbone that stay as they are; see `InvertedResidualNetwork`.
+        dtype: Dtype policy of all layers; default: Keras's global one.
+        **options: As in `UNet`.
+    """
+    backbone = mobilenet_v2(frozen_stages=frozen_stages, dtype=dtype)
+    return _unet_with_backbone(backbone, num_classes, **{"name": "unet_mobilenet_v2", "dtype": dtype, **options})
 
 
 def unet_resnet10(num_classes=21, *, dtype=None, **options):

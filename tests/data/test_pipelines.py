@@ -299,3 +299,68 @@ def test_importing_data_imports_nothing_heavy():
     script = f"import sys, kerasvision.data; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- weights of pixels
+
+
+class WithInstances(Numbered):
+    """Sample i has one object, its first i + 1 columns."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        instances = np.zeros(sample.size_hw, np.int32)
+        instances[:, : index + 1] = 1
+        boxes = np.float32([[0, 0, index + 1, sample.size_hw[0]]])
+        one = {"labels": np.zeros(1, np.int32), "ignored": np.zeros(1, bool)}
+        return replace(sample, boxes=boxes, instances=instances, **one)
+
+
+def _twice(instances):
+    return 2.0 * (instances > 0)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("cache", [False, True])
+def test_pipeline_pixel_weights_are_made_at_the_networks_scale(framework, cache):
+    rule = ResizeRule("letterbox", size_hw=(20, 24))  # 8 x 12 becomes 16 x 24, with 4 rows of padding
+    pipeline = build(
+        WithInstances(2), task="segmentation", resize=rule, pixel_weights=_twice, framework=framework, cache=cache
+    )
+    for _ in range(2):
+        ((_, masks, weights),) = as_numpy(tuple(pipeline))
+        assert weights.shape == masks.shape == (2, 20, 24) and weights.dtype == np.float32
+        for index in range(2):
+            expected = np.zeros((20, 24))
+            expected[:16, : 2 * (index + 1)] = 2
+            np.testing.assert_array_equal(weights[index], expected)
+
+
+def test_pipeline_pixel_weights_follow_augmentation():
+    dataset = WithInstances(1)
+    augment = data.Augmentation(scale=(1, 1), colour=0)
+    seen = set()
+    for seed in range(6):
+        options = {"task": "segmentation", "batch_size": 1, "resize": ResizeRule(), "framework": "pydataset"}
+        ((_, _, weights),) = build(dataset, training=True, augment=augment, seed=seed, pixel_weights=_twice, **options)
+        columns = tuple(np.nonzero(weights[0].any(axis=0))[0])
+        assert columns in ((0,), (11,))
+        seen.add(columns)
+    assert len(seen) == 2  # flipped and not
+
+
+def test_pipeline_pixel_weights_of_streets_have_its_instances():
+    streets = data.load("streets", split="test")
+    options = {"task": "segmentation", "resize": ResizeRule(), "batch_size": 1, "framework": "pydataset"}
+    _, _, weights = build(streets, pixel_weights=lambda instances: instances, **options)[0]
+    np.testing.assert_array_equal(weights[0], streets[0].instances)
+
+
+def test_pipeline_pixel_weights_that_cannot_be_made_say_why():
+    with pytest.raises(ValueError, match="`pixel_weights` are for task='segmentation', not 'detection'"):
+        build(pixel_weights=_twice)
+    options = {"task": "segmentation", "framework": "pydataset", "workers": 0}
+    with pytest.raises(ValueError, match="sample 0: has no instance ids, of which `pixel_weights` are made"):
+        build(pixel_weights=_twice, **options)[0]
+    with pytest.raises(ValueError, match=r"sample 0: `pixel_weights` made weights of shape \(12,\) of .* \(16, 24\)"):
+        build(WithInstances(2), pixel_weights=lambda instances: np.zeros(12), **options)[0]

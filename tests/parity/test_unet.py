@@ -218,7 +218,7 @@ def test_batch_norm_unet_has_the_parameters_of_the_reading(bilinear, parameters)
 # --- segmentation_models.pytorch
 
 
-@pytest.fixture(scope="module", params=["resnet34"])
+@pytest.fixture(scope="module", params=["resnet34", "mobilenet_v2"])
 def from_smp(request, tmp_path_factory):
     encoder = request.param
     theirs = randomise(smp.Unet(encoder, encoder_weights=None, classes=5))

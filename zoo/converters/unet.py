@@ -14,6 +14,7 @@ import numpy as np
 
 from zoo.converters.assign import Assignment, Converter, kernel_from_torch
 from zoo.converters.torchvision import _resnet
+from zoo.converters.torchvision_mobilenet import mobilenet_v2_pairs
 
 Pairs = Iterator[Assignment]
 
@@ -66,29 +67,11 @@ def _smp_step(block: Any, name: str) -> Pairs:
     yield from _double(block.convolutions, *names)
 
 
-def _mobilenet_v2(backbone: Any, prefix: str) -> Pairs:
-    """Pair a `MobileNetV2` with torchvision's, whose names begin with `prefix`."""
-    for layer in backbone.layers:
-        if layer.name in ("stem", "last"):
-            place = f"{prefix}features.{0 if layer.name == 'stem' else 18}"  # after 17 blocks
-            yield from _block(layer, f"{place}.0", f"{place}.1")
-        elif match := re.fullmatch(r"block(\d+)", layer.name):
-            place, number = f"{prefix}features.{match[1]}.conv", 0
-            if layer.expand is not None:
-                yield from _block(layer.expand, f"{place}.0.0", f"{place}.0.1")
-                number = 1
-            yield from _block(layer.depthwise, f"{place}.{number}.0", f"{place}.{number}.1", transform=_depthwise)
-            yield from _block(layer.project, f"{place}.{number + 1}", f"{place}.{number + 2}")
-
-
-def _depthwise(array: np.ndarray) -> np.ndarray:
-    """Turn a depthwise kernel (C, 1, H, W) into (H, W, C, 1)."""
-    return array.transpose(2, 3, 0, 1)
-
-
 def _smp_unet(model: Any) -> Pairs:
-    pairs = _mobilenet_v2 if type(model.backbone).__name__ == "MobileNetV2" else _resnet
-    yield from pairs(model.backbone, "encoder.")
+    if type(model.backbone).__name__ == "MobileNetV2":
+        yield from mobilenet_v2_pairs(model.backbone, "encoder.features.")
+    else:
+        yield from _resnet(model.backbone, "encoder.")
     for index, block in enumerate(model.decoder):
         yield from _smp_step(block, f"decoder.blocks.{index}")
     yield from _block(model.head, "segmentation_head.0", head=True)

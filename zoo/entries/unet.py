@@ -9,18 +9,20 @@ _ARCHITECTURE = "kerasvision.models.unet:UNet"
 _SMP = "zoo.converters.unet:SMP_UNET"
 
 
-def _imagenet(file: str, size_bytes: int, accuracy: float) -> Weights:
+def imagenet_weights(
+    file: str, size_bytes: int, accuracy: float, *, converter="torchvision:RESNET_BACKBONE", recipe="resnet"
+) -> Weights:
     """Return torchvision's ImageNet weights (IMAGENET1K_V1) of a backbone."""
     return Weights(
         tag="imagenet",
         source=f"https://download.pytorch.org/models/{file}",
         sha256=file.removesuffix(".pth").rpartition("-")[2],
         size_bytes=size_bytes,
-        converter="zoo.converters.torchvision:RESNET_BACKBONE",
+        converter=f"zoo.converters.{converter}",
         part="backbone",
         license="BSD-3-Clause (torchvision), trained on ImageNet-1K",
         reported={"ImageNet-1K top-1 accuracy (as a classifier)": accuracy},
-        recipe="https://github.com/pytorch/vision/tree/main/references/classification#resnet",
+        recipe=f"https://github.com/pytorch/vision/tree/main/references/classification#{recipe}",
     )
 
 
@@ -76,7 +78,7 @@ ENTRIES = (
         macs_hw=(512, 512),
         macs_classes=21,
         converters=(_SMP,),
-        weights=(_imagenet("resnet34-b627a593.pth", 87_320_000, 73.314),),
+        weights=(imagenet_weights("resnet34-b627a593.pth", 87_320_000, 73.314),),
         default="imagenet",
     ),
     Entry(
@@ -91,7 +93,30 @@ ENTRIES = (
         macs_hw=(512, 512),
         macs_classes=21,
         converters=(_SMP,),
-        weights=(_imagenet("resnet50-0676ba61.pth", 102_530_000, 76.130),),
+        weights=(imagenet_weights("resnet50-0676ba61.pth", 102_530_000, 76.130),),
+        default="imagenet",
+    ),
+    Entry(
+        name="unet_mobilenet_v2",
+        task="segmentation",
+        builder="kerasvision.models.unet:unet_mobilenet_v2",
+        architecture=_ARCHITECTURE,
+        paper=_PAPER,
+        description="U-Net whose contracting path is a MobileNetV2, as in segmentation_models.pytorch.",
+        parameters=6_667_941,
+        macs=14_135_033_856,
+        macs_hw=(512, 512),
+        macs_classes=21,
+        converters=(_SMP,),
+        weights=(
+            imagenet_weights(
+                "mobilenet_v2-b0353104.pth",
+                13_555_000,
+                71.878,
+                converter="torchvision_mobilenet:MOBILENET_V2_BACKBONE",
+                recipe="mobilenetv2",
+            ),
+        ),
         default="imagenet",
     ),
     Entry(

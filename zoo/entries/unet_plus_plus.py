@@ -1,6 +1,7 @@
 """U-Net++."""
 
 from zoo.embedded import weights_of
+from zoo.entries.unet import imagenet_weights
 from zoo.registry import Entry
 
 _PAPER = "Zhou et al. 2018, UNet++: A Nested U-Net Architecture for Medical Image Segmentation, "
@@ -33,7 +34,9 @@ ENTRIES = (
         macs=74_289_512_448,
         macs_hw=(512, 512),
         macs_classes=21,
-        converters=("zoo.converters.unet:SMP_UNET_PLUS_PLUS", "zoo.converters.torchvision:RESNET_BACKBONE"),
+        converters=("zoo.converters.unet:SMP_UNET_PLUS_PLUS",),
+        weights=(imagenet_weights("resnet34-b627a593.pth", 87_320_000, 73.314),),
+        default="imagenet",
     ),
     Entry(
         name="unet_plus_plus_resnet10",
