@@ -2,7 +2,7 @@
 
 All four layers are called alike: a list of (rows, columns), one a level, and the image's (height, width), integers or
 scalar tensors; they return a list of float32 (rows * columns * K, 4) `xyxy` pixels, row by row, all anchors of
-a cell together. They have no weights.
+a cell together; (0, 4) of a level without a cell. They have no weights.
 """
 
 import keras
@@ -16,6 +16,7 @@ from kerasvision.ops.anchors import (
     octave_cells,
     prior_cells,
 )
+from kerasvision.ops.arguments import all_positive, is_count, plain_number
 
 
 class _LevelAnchors(keras.layers.Layer):
@@ -51,7 +52,7 @@ class AnchorGenerator(_LevelAnchors):
     image has a P6 of 13x21 cells with strides 61x64. Anchors are centred on the cells' upper left corners.
 
     Raises:
-        ValueError: Levels of differently many sizes.
+        ValueError: Levels of differently many sizes, no size or ratio, or one that is not above 0.
 
     Reference: torchvision/models/detection/anchor_utils.py, `AnchorGenerator`.
     """
@@ -73,7 +74,7 @@ class AnchorGenerator(_LevelAnchors):
         """Return the anchors of every level."""
         self._check_levels(grids_hw, "sizes")
         return [
-            grid_anchors(grid, (image_hw[0] // grid[0], image_hw[1] // grid[1]), cell)
+            grid_anchors(grid, [side // _at_least_1(cells) for side, cells in zip(image_hw, grid, strict=True)], cell)
             for grid, cell in zip(grids_hw, self._cells, strict=True)
         ]
 
@@ -84,7 +85,12 @@ class AnchorGenerator(_LevelAnchors):
 
 def _exact_strides(grid, image_hw):
     """Return the image's size divided by the grid's, not rounded."""
-    return [ops.cast(image_hw[axis], "float32") / ops.cast(grid[axis], "float32") for axis in (0, 1)]
+    return [ops.cast(image_hw[axis], "float32") / ops.cast(_at_least_1(grid[axis]), "float32") for axis in (0, 1)]
+
+
+def _at_least_1(cells):
+    """Return a number of rows or columns to divide by; an empty grid has no anchors, whatever their distance."""
+    return max(cells, 1) if isinstance(cells, int) else ops.maximum(cells, 1)
 
 
 @keras.saving.register_keras_serializable("kerasvision")
@@ -99,6 +105,9 @@ class OctaveAnchorGenerator(_LevelAnchors):
 
     A level's stride is the image size divided by the grid size, not rounded. Anchors are centred in the cells.
 
+    Raises:
+        ValueError: No ratio, or a number that is not above 0.
+
     Reference: effdet/anchors.py, `Anchors` (which takes `yxyx`).
     """
 
@@ -111,11 +120,13 @@ class OctaveAnchorGenerator(_LevelAnchors):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.levels = levels
-        self.octaves = octaves
+        if not is_count(levels):
+            raise ValueError(f"`levels` {levels!r} must be 1 or more, a whole number; 5 is usual")
+        self.levels = int(levels)
+        self.octaves = plain_number(octaves)
         self.aspect_ratios = tuple(tuple(r) if isinstance(r, list | tuple) else r for r in aspect_ratios)
         self.anchor_scale = anchor_scale
-        self._cells = [octave_cells(octaves, self.aspect_ratios, anchor_scale)] * levels
+        self._cells = [octave_cells(octaves, self.aspect_ratios, anchor_scale)] * self.levels
 
     @property
     def anchors_per_cell(self):
@@ -155,7 +166,7 @@ class DefaultBoxGenerator(_LevelAnchors):
         clipped: Whether widths and heights are cut to the image's.
 
     Raises:
-        ValueError: If `scales` or `steps` do not fit the number of levels.
+        ValueError: If `scales` or `steps` do not fit the number of levels, or a number is not above 0.
 
     Reference: torchvision/models/detection/anchor_utils.py, `DefaultBoxGenerator`; SSD300 there has
     ratios [2], [2, 3] x 3, [2] x 2, scales .07 .15 .33 .51 .69 .87 1.05 and steps 8 16 32 64 100 300.
@@ -173,6 +184,8 @@ class DefaultBoxGenerator(_LevelAnchors):
             raise ValueError(
                 f"`steps` {self.steps!r} must have one number for each of {len(self.aspect_ratios)} levels"
             )
+        if self.steps is not None and not all_positive(self.steps):
+            raise ValueError(f"`steps` {self.steps!r} must be numbers of pixels above 0")
         scales = self.scales or default_box_scales(len(self.aspect_ratios), smallest, largest)
         self._cells = default_box_cells(scales, self.aspect_ratios, clipped=clipped)
 
@@ -213,6 +226,9 @@ class PriorBoxGenerator(_LevelAnchors):
         priors_wh: For each level, (width, height) pairs in pixels of the network's input, such as
             `kerasvision.data.anchor_clustering.cluster_anchors` finds.
 
+    Raises:
+        ValueError: A level without a pair, or a width or height that is not above 0.
+
     `kerasvision.ops.anchors.decode_yolo` turns a head's outputs for them into boxes.
 
     Source: Redmon and Farhadi 2018, https://arxiv.org/abs/1804.02767.
@@ -221,6 +237,11 @@ class PriorBoxGenerator(_LevelAnchors):
     def __init__(self, priors_wh, **kwargs):
         super().__init__(**kwargs)
         self.priors_wh = tuple(tuple((float(w), float(h)) for w, h in level) for level in priors_wh)
+        if not all(map(all_positive, self.priors_wh)):
+            raise ValueError(
+                f"`priors_wh` {self.priors_wh!r} must be widths and heights above 0 pixels, a pair or more for each "
+                "level"
+            )
         self._cells = [prior_cells(level) for level in self.priors_wh]
 
     @property

@@ -8,6 +8,7 @@ cells of the level's grid. `kerasvision.layers` has a layer for each.
 import numpy as np
 from keras import ops
 
+from kerasvision.ops.arguments import all_positive, is_count
 from kerasvision.ops.boxes import MAX_LOG_SIZE
 
 
@@ -23,16 +24,31 @@ def cell_anchors(sizes, aspect_ratios, *, rounded=True):
         float32 numpy array (len(aspect_ratios) * len(sizes), 4), `xyxy`; sizes vary fastest.
 
     Raises:
-        ValueError: A ratio that is not above 0.
+        ValueError: No size or ratio, one that is not above 0, or a size that rounding makes nothing of.
     """
-    if not np.all(np.asarray(aspect_ratios) > 0):
-        raise ValueError(f"`aspect_ratios` {aspect_ratios!r} must be above 0: heights divided by widths, such as 0.5")
+    _check_ratios(aspect_ratios, "heights divided by widths")
+    _check_sizes("sizes", sizes, "pixels")
     ratios = np.sqrt(np.asarray(aspect_ratios, np.float32))
     sizes = np.asarray(sizes, np.float32)
     heights = (ratios[:, None] * sizes[None, :]).reshape(-1)  # (ratios * sizes,)
     widths = ((1 / ratios)[:, None] * sizes[None, :]).reshape(-1)  # (ratios * sizes,)
     anchors = np.stack([-widths, -heights, widths, heights], axis=1) / 2
-    return (np.round(anchors) if rounded else anchors).astype(np.float32)
+    anchors = (np.round(anchors) if rounded else anchors).astype(np.float32)
+    if not np.all(anchors[:, 2:] > 0):
+        raise ValueError(f"`sizes` {sizes.tolist()!r} hold anchors that round to no width or height; set rounded=False")
+    return anchors
+
+
+def _check_ratios(aspect_ratios, meaning):
+    """Raise ValueError for aspect ratios, or pairs of factors, that are none, or not all above 0."""
+    if not len(aspect_ratios) or not all(map(all_positive, aspect_ratios)):
+        raise ValueError(f"`aspect_ratios` {aspect_ratios!r} must be above 0: {meaning}, such as 0.5")
+
+
+def _check_sizes(name, values, unit):
+    """Raise ValueError for sizes that are none, or not all above 0."""
+    if not all_positive(values):
+        raise ValueError(f"`{name}` {values!r} must be one number of {unit} or more, all above 0")
 
 
 def octave_cells(octaves=3, aspect_ratios=((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), anchor_scale=4.0):
@@ -47,8 +63,15 @@ def octave_cells(octaves=3, aspect_ratios=((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), 
         float32 numpy array (octaves * len(aspect_ratios), 4), `xyxy` around the origin; ratios vary fastest. To be
         multiplied by (stride x, stride y, stride x, stride y).
 
+    Raises:
+        ValueError: No ratio, or a number that is not above 0.
+
     Reference: effdet/anchors.py, `Anchors`; Tan et al. 2020, https://arxiv.org/abs/1911.09070.
     """
+    if not is_count(octaves):
+        raise ValueError(f"`octaves` {octaves!r} must be 1 or more, a whole number; 3 is usual")
+    _check_ratios(aspect_ratios, "factors (width, height), or widths divided by heights")
+    _check_sizes("anchor_scale", anchor_scale, "strides")
     pairs = [ratio if np.ndim(ratio) else (np.sqrt(ratio), 1 / np.sqrt(ratio)) for ratio in aspect_ratios]
     sizes = anchor_scale * 2.0 ** (np.arange(octaves) / octaves)
     return prior_cells((sizes[:, None, None] * np.asarray(pairs, np.float64)).reshape(-1, 2))  # (octaves * ratios, 2)
@@ -57,8 +80,13 @@ def octave_cells(octaves=3, aspect_ratios=((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), 
 def default_box_scales(levels, smallest=0.15, largest=0.9):
     """Return SSD's scales: equally spaced from `smallest` to `largest`, and a last 1 (`levels` + 1 numbers).
 
+    Raises:
+        ValueError: One of the two is not above 0.
+
     Source: Liu et al. 2016, https://arxiv.org/abs/1512.02325, equation 4; of a single level, `smallest` and `largest`.
     """
+    _check_sizes("smallest", smallest, "fractions of the image")
+    _check_sizes("largest", largest, "fractions of the image")
     if levels == 1:
         return (smallest, largest)
     return (*(smallest + (largest - smallest) * level / (levels - 1) for level in range(levels)), 1.0)
@@ -78,13 +106,17 @@ def default_box_cells(scales, aspect_ratios, *, clipped=True):
         the image's (width, height, width, height).
 
     Raises:
-        ValueError: If there is not one scale more than levels.
+        ValueError: If there is not one scale more than levels, or a scale or ratio is not above 0.
 
     Reference: torchvision/models/detection/anchor_utils.py, `DefaultBoxGenerator`.
     """
     if len(scales) != len(aspect_ratios) + 1:
         levels = len(aspect_ratios)
         raise ValueError(f"`scales` {tuple(scales)!r} must have {levels + 1} numbers for {levels} levels: one more")
+    _check_sizes("scales", scales, "fractions of the image")
+    for ratios in aspect_ratios:
+        if len(ratios):  # a level may have squares alone
+            _check_ratios(ratios, "longer divided by shorter sides")
     cells = []
     for level, ratios in enumerate(aspect_ratios):
         scale, between = scales[level], np.sqrt(scales[level] * scales[level + 1])
@@ -96,7 +128,12 @@ def default_box_cells(scales, aspect_ratios, *, clipped=True):
 
 
 def prior_cells(sizes_wh):
-    """Return boxes of the given widths and heights around the origin: float32 numpy (K, 4) `xyxy` of (K, 2)."""
+    """Return boxes of the given widths and heights around the origin: float32 numpy (K, 4) `xyxy` of (K, 2).
+
+    Raises:
+        ValueError: No size, or one that is not above 0.
+    """
+    _check_sizes("sizes_wh", sizes_wh, "pixels")
     halves = np.asarray(sizes_wh, np.float32).reshape(-1, 2) / 2
     return np.concatenate([-halves, halves], axis=1)
 
@@ -112,8 +149,14 @@ def grid_anchors(grid_hw, strides_hw, anchors, *, offset=0.0):
             torchvision's and Detectron's convention; 0.5, the centre, for EfficientDet, SSD and YOLO.
 
     Returns:
-        float32 (rows * columns * K, 4), `xyxy` pixels; row by row, all anchors of a cell together.
+        float32 (rows * columns * K, 4), `xyxy` pixels; row by row, all anchors of a cell together. (0, 4) of a grid
+        without a row or column.
+
+    Raises:
+        ValueError: A negative number of rows or columns, if it is known.
     """
+    if any(isinstance(size, int) and size < 0 for size in grid_hw):
+        raise ValueError(f"`grid_hw` {tuple(grid_hw)!r} must be numbers of rows and columns of at least 0")
     y = (ops.arange(grid_hw[0], dtype="float32") + offset) * ops.cast(strides_hw[0], "float32")
     x = (ops.arange(grid_hw[1], dtype="float32") + offset) * ops.cast(strides_hw[1], "float32")
     y, x = ops.meshgrid(y, x, indexing="ij")

@@ -1,5 +1,7 @@
 """The anchor layers: by hand, in graphs of unknown size, and their configurations."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -105,3 +107,59 @@ def test_anchor_layers_are_float32_under_a_half_precision_policy():
 def test_default_box_generator_wants_one_step_for_each_level():
     with pytest.raises(ValueError, match=r"`steps` \(8,\) must have one number for each of 2 levels"):
         DefaultBoxGenerator([[2], [2]], steps=(8,))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AnchorGenerator([[-32]]), r"`sizes` \(-32,\) must be one number of pixels or more, all above 0"),
+        (lambda: AnchorGenerator([[0]]), r"`sizes` \(0,\) must be"),
+        (lambda: AnchorGenerator([[]]), r"`sizes` \(\) must be"),
+        (lambda: AnchorGenerator([[32, math.inf]]), r"`sizes` \(32, inf\) must be"),
+        (
+            lambda: AnchorGenerator([[1]], (1.0,)),
+            r"`sizes` \[1.0\] hold anchors that round to no width .* rounded=False",
+        ),
+        (lambda: AnchorGenerator([[32]], (0.0, 1.0)), r"`aspect_ratios` \(0.0, 1.0\) must be above 0: heights divided"),
+        (lambda: AnchorGenerator([[32]], ()), r"`aspect_ratios` \(\) must be above 0"),
+        (lambda: OctaveAnchorGenerator(aspect_ratios=(0.0, 1.0)), r"`aspect_ratios` \(0.0, 1.0\) must be .* factors"),
+        (lambda: OctaveAnchorGenerator(aspect_ratios=((1.0, -1.0),)), r"`aspect_ratios` \(\(1.0, -1.0\),\) must be"),
+        (lambda: OctaveAnchorGenerator(aspect_ratios=()), r"`aspect_ratios` \(\) must be above 0"),
+        (lambda: OctaveAnchorGenerator(octaves=0), "`octaves` 0 must be 1 or more, a whole number"),
+        (lambda: OctaveAnchorGenerator(octaves=1.5), "`octaves` 1.5 must be 1 or more, a whole number"),
+        (lambda: OctaveAnchorGenerator(0), "`levels` 0 must be 1 or more, a whole number"),
+        (lambda: OctaveAnchorGenerator(anchor_scale=0), "`anchor_scale` 0 must be one number of strides"),
+        (
+            lambda: DefaultBoxGenerator([[0]]),
+            r"`aspect_ratios` \(0,\) must be above 0: longer divided by shorter sides",
+        ),
+        (lambda: DefaultBoxGenerator([[2]], scales=(0.0, 0.5)), r"`scales` \(0.0, 0.5\) must be"),
+        (lambda: DefaultBoxGenerator([[2]], smallest=-0.1), r"`smallest` -0.1 must be"),
+        (lambda: DefaultBoxGenerator([[2]], largest=0), r"`largest` 0 must be"),
+        (lambda: DefaultBoxGenerator([[2]], steps=(0,)), r"`steps` \(0,\) must be numbers of pixels above 0"),
+        (
+            lambda: PriorBoxGenerator([[(-3, 4)]]),
+            r"`priors_wh` \(\(\(-3.0, 4.0\),\),\) must be widths and heights above 0",
+        ),
+        (lambda: PriorBoxGenerator([[(3, math.nan)]]), "`priors_wh` .* must be widths and heights above 0"),
+        (lambda: PriorBoxGenerator([[(3, 4)], []]), "`priors_wh` .* a pair or more for each level"),
+    ],
+)
+def test_anchor_layers_refuse_anchors_of_no_size(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_anchor_layers_of_an_empty_grid_have_no_anchors(name):
+    found = _numpy(LAYERS[name](grids_hw=[(0, 5), (2, 0)], image_hw=(24, 40)))
+    assert [level.shape for level in found] == [(0, 4), (0, 4)]
+    found, expected = (_numpy(LAYERS[name]([(0, 5) if skip else (3, 5), (2, 3)], (24, 40))) for skip in (True, False))
+    np.testing.assert_array_equal(found[1], expected[1])
+    with pytest.raises(ValueError, match=r"`grid_hw` \(-1, 5\) must be numbers of rows and columns of at least 0"):
+        LAYERS[name](grids_hw=[(-1, 5), (2, 3)], image_hw=(24, 40))
+
+
+def test_octave_anchor_generator_takes_numbers_of_numpy():
+    config = OctaveAnchorGenerator(np.int64(2), np.int64(2), name="o").get_config()
+    assert [type(config[key]) for key in ("levels", "octaves")] == [int, int]

@@ -143,3 +143,18 @@ def test_decode_yolo_of_extreme_outputs_is_finite(dtype):
 def test_cell_anchors_name_ratios_that_are_not_above_0(ratio):
     with pytest.raises(ValueError, match=r"`aspect_ratios` .* must be above 0"):
         cell_anchors([32], [0.5, ratio])
+
+
+def test_functions_refuse_anchors_of_no_size():
+    for call, message in (
+        (lambda: cell_anchors([32, 0], [1.0]), r"`sizes` \[32, 0\] must be one number of pixels or more, all above 0"),
+        (lambda: cell_anchors([], [1.0]), r"`sizes` \[\] must be"),
+        (lambda: cell_anchors([32], []), r"`aspect_ratios` \[\] must be above 0"),
+        (lambda: octave_cells(aspect_ratios=(1.0, 0.0)), r"`aspect_ratios` \(1.0, 0.0\) must be above 0"),
+        (lambda: default_box_cells([0.4, 0.5], [[2, -2]]), r"`aspect_ratios` \[2, -2\] must be above 0"),
+        (lambda: prior_cells([(10, 0)]), r"`sizes_wh` \[\(10, 0\)\] must be"),
+        (lambda: prior_cells([]), r"`sizes_wh` \[\] must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    np.testing.assert_allclose(cell_anchors([1], [1.0], rounded=False), [[-0.5, -0.5, 0.5, 0.5]])
