@@ -43,16 +43,15 @@ def test_mobilenets_have_the_published_parameters_and_channels(build, parameters
 
 
 @BOTH
-@pytest.mark.parametrize("size", [(32, 64), (33, 47), (1, 1)])
-def test_features_of_any_size_round_up(network, size):
+def test_features_of_any_size_round_up(network):
     model = network(**TINY)
-    found = [tuple(feature.shape[1:3]) for feature in model(np.zeros((1, *size, 3), np.float32))]
-    assert found == [tuple(-(-side // stride) for side in size) for stride in model.strides]
+    for size in ((32, 64), (33, 47), (1, 1)):
+        found = [tuple(feature.shape[1:3]) for feature in model(np.zeros((1, *size, 3), np.float32))]
+        assert found == [tuple(-(-side // stride) for side in size) for stride in model.strides]
     assert [feature.shape[1:3] for feature in model.outputs] == [(None, None)] * 5
 
 
-@BOTH
-@pytest.mark.parametrize("output_stride", [16, 8])
+@pytest.mark.parametrize(("network", "output_stride"), [(MobileNetV2, 16), (MobileNetV3, 8)])
 def test_output_stride_keeps_weights_and_dilates_whole_stages(network, output_stride):
     plain, model = network(**TINY), network(**TINY, output_stride=output_stride)
     assert [v.shape for v in model.weights] == [v.shape for v in plain.weights]
@@ -84,9 +83,7 @@ def test_feature_indices_choose_and_cut_off():
     assert cut.strides == (2, 4)
 
 
-@pytest.mark.parametrize(
-    ("frozen_stages", "last"), [(0, -1), (1, 1), (2, 3), (3, 6), (4, 13), (5, 17), (6, 18)], ids=str
-)
+@pytest.mark.parametrize(("frozen_stages", "last"), [(0, -1), (2, 3), (5, 17), (6, 18)], ids=str)
 def test_frozen_stages_are_torchvisions(frozen_stages, last):
     model = MobileNetV2(**TINY, frozen_stages=frozen_stages)
     names = ["stem", *(f"block{index}" for index in range(1, 18)), "last"]
@@ -132,8 +129,7 @@ def test_mobilenets_survive_saving(network, tmp_path):
         np.testing.assert_array_equal(ops.convert_to_numpy(mine), ops.convert_to_numpy(wanted))
 
 
-@BOTH
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(("network", "policy"), [(MobileNetV2, "mixed_bfloat16"), (MobileNetV3, "mixed_float16")])
 def test_mobilenets_compute_in_the_precision_they_are_given_and_keep_it(network, policy):
     model = network(**TINY, dtype=policy)
     for each in (model, network.from_config(model.get_config())):
