@@ -27,7 +27,7 @@ def _images(size_hw, count=1):
 
 
 def _masks(size_hw, count=1):
-    return np.stack([sample.mask for sample in Streets("test", count=count, size_hw=size_hw)])
+    return np.stack([np.asarray(sample.mask) for sample in Streets("test", count=count, size_hw=size_hw)])
 
 
 def _saved(theirs, folder):
@@ -83,7 +83,11 @@ def test_deeplabv3plus_equals_segmentation_models_pytorch(encoder, output_stride
     losses = ours.compute_losses(images, masks)
     np.testing.assert_allclose(losses["cross_entropy"], loss.item(), rtol=1e-4)
     assert_gradients_equal(
-        ours, lambda: sum(ours.compute_losses(images, masks).values()), theirs, converters.SMP_DEEPLABV3PLUS
+        ours,
+        lambda: sum(ours.compute_losses(images, masks).values()),
+        theirs,
+        converters.SMP_DEEPLABV3PLUS,
+        tolerance=0.01,  # MobileNetV2's activations have two bends
     )
 
 
@@ -176,7 +180,7 @@ def _deeplabv2_pair(folder):
 
 
 def _bgr(images):
-    pixels = images[..., ::-1].astype(np.float32) - np.float32([104.008, 116.669, 122.675])
+    pixels = images[..., ::-1].astype(np.float32) - np.array([104.008, 116.669, 122.675], np.float32)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
 
 

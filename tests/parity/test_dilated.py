@@ -59,7 +59,7 @@ def test_logits_of_the_deeper_networks_equal_torchvision(name, tmp_path):
 
 
 def _masks(size_hw, count):
-    masks = np.stack([sample.mask for sample in Streets("test", count=count, size_hw=size_hw)])
+    masks = np.stack([np.asarray(sample.mask) for sample in Streets("test", count=count, size_hw=size_hw)])
     masks[:, :5] = 255
     return masks
 

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from zoo.converters.assign import Converter, kernel_from_torch
+from zoo.converters.smp import smp_encoder_pairs
 from zoo.converters.torch_pairs import BATCH_COUNTERS, Pairs, block_pairs
-from zoo.converters.torchvision import _resnet
-from zoo.converters.torchvision_mobilenet import mobilenet_v2_pairs
 
 
 def _separable(name: str, block: Any, norm: str) -> Pairs:
@@ -37,10 +36,7 @@ def _smp_decoder(decoder: Any) -> Pairs:
 
 
 def _smp_deeplabv3plus(model: Any) -> Pairs:
-    if type(model.backbone).__name__ == "MobileNetV2":
-        yield from mobilenet_v2_pairs(model.backbone, "encoder.features.")
-    else:
-        yield from _resnet(model.backbone, "encoder.")
+    yield from smp_encoder_pairs(model.backbone)
     yield from _smp_decoder(model.head.decoder)
     yield from block_pairs("segmentation_head.0", model.head.score, head=True)
 

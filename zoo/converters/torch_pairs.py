@@ -27,16 +27,17 @@ def block_pairs(
     Args:
         name: Of the torch convolution.
         block: `ConvolutionBlock` or `DepthwiseConvolutionBlock`.
-        norm: Name of the torch normalisation, if the block has one.
+        norm: Name of the torch normalisation; not used if the block has none.
         transform: Of the kernel; default: by the kind of block.
         head: See `Assignment`.
     """
     if transform is None:
-        transform = depthwise_from_torch if isinstance(block, DepthwiseConvolutionBlock) else kernel_from_torch
+        is_depthwise = isinstance(block, DepthwiseConvolutionBlock)
+        transform = depthwise_from_torch if is_depthwise else kernel_from_torch
     yield Assignment(f"{name}.weight", block.kernel, transform, head=head)
     if block.bias is not None:
         yield Assignment(f"{name}.bias", block.bias, head=head)
-    if norm is not None:
+    if norm is not None and block.normalization is not None:
         yield Assignment(f"{norm}.weight", block.normalization.gamma)
         yield Assignment(f"{norm}.bias", block.normalization.beta)
         yield Assignment(f"{norm}.running_mean", block.normalization.moving_mean)

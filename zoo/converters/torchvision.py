@@ -1,35 +1,19 @@
 """The layouts of torchvision's checkpoints (https://github.com/pytorch/vision, `torchvision/models`)."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from zoo.converters.assign import Assignment, Converter, kernel_from_torch
+from zoo.converters.assign import Converter
+from zoo.converters.torch_pairs import BATCH_COUNTERS, Pairs, block_pairs
 from zoo.converters.torchvision_mobilenet import mobilenet_v3_pairs
 
-Pairs = Iterator[Assignment]
 
-# PyTorch's batch normalisation counts its batches; nothing here does.
-_BATCH_COUNTERS = r".*\.num_batches_tracked"
-
-
-def _convolution(name: str, block: Any, *, norm: str | None = None, head: bool = False) -> Pairs:
-    """Pair a `ConvolutionBlock` with a torch convolution called `name` and its norm called `norm`, if any."""
-    yield Assignment(f"{name}.weight", block.kernel, kernel_from_torch, head=head)
-    if block.bias is not None:
-        yield Assignment(f"{name}.bias", block.bias, head=head)
-    if norm is not None:
-        yield Assignment(f"{norm}.weight", block.normalization.gamma)
-        yield Assignment(f"{norm}.bias", block.normalization.beta)
-        yield Assignment(f"{norm}.running_mean", block.normalization.moving_mean)
-        yield Assignment(f"{norm}.running_var", block.normalization.moving_variance)
-
-
-def _resnet(backbone: Any, prefix: str = "") -> Pairs:
+def resnet_pairs(backbone: Any, prefix: str = "") -> Pairs:
     """Pair a `ResNet` with torchvision's `resnet*`, whose names begin with `prefix`."""
-    yield from _convolution(f"{prefix}conv1", backbone.get_layer("stem"), norm=f"{prefix}bn1")
+    yield from block_pairs(f"{prefix}conv1", backbone.get_layer("stem"), norm=f"{prefix}bn1")
     pattern = re.compile(r"stage(\d)_block(\d+)_(?:conv(\d)|downsample)")
     for layer in backbone.layers:
         match = pattern.fullmatch(layer.name)
@@ -38,38 +22,38 @@ def _resnet(backbone: Any, prefix: str = "") -> Pairs:
         stage, index, number = match.groups()
         block = f"{prefix}layer{stage}.{index}"
         if number is None:
-            yield from _convolution(f"{block}.downsample.0", layer, norm=f"{block}.downsample.1")
+            yield from block_pairs(f"{block}.downsample.0", layer, norm=f"{block}.downsample.1")
         else:
-            yield from _convolution(f"{block}.conv{number}", layer, norm=f"{block}.bn{number}")
+            yield from block_pairs(f"{block}.conv{number}", layer, norm=f"{block}.bn{number}")
 
 
 def _pyramid(pyramid: Any, prefix: str) -> Pairs:
     """Pair a `FeaturePyramid` with torchvision's `FeaturePyramidNetwork`."""
     for level, (lateral, output) in enumerate(zip(pyramid.laterals, pyramid.outputs, strict=True)):
-        yield from _convolution(f"{prefix}inner_blocks.{level}.0", lateral)
-        yield from _convolution(f"{prefix}layer_blocks.{level}.0", output)
+        yield from block_pairs(f"{prefix}inner_blocks.{level}.0", lateral)
+        yield from block_pairs(f"{prefix}layer_blocks.{level}.0", output)
     if hasattr(pyramid, "p6"):
-        yield from _convolution(f"{prefix}extra_blocks.p6", pyramid.p6)
-        yield from _convolution(f"{prefix}extra_blocks.p7", pyramid.p7)
+        yield from block_pairs(f"{prefix}extra_blocks.p6", pyramid.p6)
+        yield from block_pairs(f"{prefix}extra_blocks.p7", pyramid.p7)
 
 
 def _retinanet(model: Any) -> Pairs:
-    yield from _resnet(model.backbone, "backbone.body.")
+    yield from resnet_pairs(model.backbone, "backbone.body.")
     yield from _pyramid(model.pyramid, "backbone.fpn.")
     for prefix, head, output in (
         ("head.classification_head", model.classification_head, "cls_logits"),
         ("head.regression_head", model.box_head, "bbox_reg"),
     ):
         for index, hidden in enumerate(head.hidden):
-            yield from _convolution(f"{prefix}.conv.{index}.0", hidden)
+            yield from block_pairs(f"{prefix}.conv.{index}.0", hidden)
         of_classes = output == "cls_logits"
-        yield from _convolution(f"{prefix}.{output}", head.output_convolution, head=of_classes)
+        yield from block_pairs(f"{prefix}.{output}", head.output_convolution, head=of_classes)
 
 
 def _fcn_head(name: str, head: Any) -> Pairs:
     """Pair an `FCNHead` with torchvision's."""
-    yield from _convolution(f"{name}.0", head.convolution, norm=f"{name}.1")
-    yield from _convolution(f"{name}.4", head.score, head=True)
+    yield from block_pairs(f"{name}.0", head.convolution, norm=f"{name}.1")
+    yield from block_pairs(f"{name}.4", head.score, head=True)
 
 
 def _deeplabv3_head(name: str, head: Any) -> Pairs:
@@ -77,12 +61,12 @@ def _deeplabv3_head(name: str, head: Any) -> Pairs:
     pyramid = head.pyramid
     branches = [pyramid.point, *pyramid.atrous]
     for index, branch in enumerate(branches):
-        yield from _convolution(f"{name}.0.convs.{index}.0", branch, norm=f"{name}.0.convs.{index}.1")
+        yield from block_pairs(f"{name}.0.convs.{index}.0", branch, norm=f"{name}.0.convs.{index}.1")
     whole = f"{name}.0.convs.{len(branches)}"
-    yield from _convolution(f"{whole}.1", pyramid.whole, norm=f"{whole}.2")
-    yield from _convolution(f"{name}.0.project.0", pyramid.projection, norm=f"{name}.0.project.1")
-    yield from _convolution(f"{name}.1", head.convolution, norm=f"{name}.2")
-    yield from _convolution(f"{name}.4", head.score, head=True)
+    yield from block_pairs(f"{whole}.1", pyramid.whole, norm=f"{whole}.2")
+    yield from block_pairs(f"{name}.0.project.0", pyramid.projection, norm=f"{name}.0.project.1")
+    yield from block_pairs(f"{name}.1", head.convolution, norm=f"{name}.2")
+    yield from block_pairs(f"{name}.4", head.score, head=True)
 
 
 def _segmenter(backbone: Callable[[Any, str], Pairs], head: Callable[[str, Any], Pairs]) -> Callable[[Any], Pairs]:
@@ -138,7 +122,7 @@ RETINANET = Converter(
     recognises=_is_retinanet,
     assignments=_retinanet,
     rename=_modern_name,
-    ignored=(_BATCH_COUNTERS,),
+    ignored=(BATCH_COUNTERS,),
     num_classes=_retinanet_classes,
 )
 
@@ -147,16 +131,16 @@ FCN = Converter(
     recognises=lambda names: (
         {"backbone.layer1.0.conv1.weight", "classifier.4.weight"} <= set(names) and "classifier.0.weight" in names
     ),
-    assignments=_segmenter(_resnet, _fcn_head),
-    ignored=(_BATCH_COUNTERS,),
+    assignments=_segmenter(resnet_pairs, _fcn_head),
+    ignored=(BATCH_COUNTERS,),
     num_classes=_segmenter_classes,
 )
 
 DEEPLABV3 = Converter(
     layout="torchvision DeepLabV3 with a ResNet",
     recognises=lambda names: {"backbone.layer1.0.conv1.weight", "classifier.0.convs.0.0.weight"} <= set(names),
-    assignments=_segmenter(_resnet, _deeplabv3_head),
-    ignored=(_BATCH_COUNTERS,),
+    assignments=_segmenter(resnet_pairs, _deeplabv3_head),
+    ignored=(BATCH_COUNTERS,),
     num_classes=_segmenter_classes,
 )
 
@@ -164,7 +148,7 @@ DEEPLABV3_MOBILENET_V3 = Converter(
     layout="torchvision DeepLabV3 with a MobileNetV3",
     recognises=lambda names: {"backbone.1.block.0.0.weight", "classifier.0.convs.0.0.weight"} <= set(names),
     assignments=_segmenter(mobilenet_v3_pairs, _deeplabv3_head),
-    ignored=(_BATCH_COUNTERS,),
+    ignored=(BATCH_COUNTERS,),
     num_classes=_segmenter_classes,
 )
 
@@ -173,7 +157,7 @@ RESNET_BACKBONE = Converter(
     layout="torchvision ResNet classifier",
     part="backbone",
     recognises=_is_resnet,
-    assignments=lambda model: _resnet(model.backbone),
+    assignments=lambda model: resnet_pairs(model.backbone),
     scope=lambda model: model.backbone,
-    ignored=(_BATCH_COUNTERS, r"fc\.(weight|bias)"),
+    ignored=(BATCH_COUNTERS, r"fc\.(weight|bias)"),
 )

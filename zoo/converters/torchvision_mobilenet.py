@@ -4,32 +4,11 @@ Inside a detector or segmenter the layers keep their numbers and lose the word `
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
-import numpy as np
-
-from zoo.converters.assign import Assignment, Converter, Transform, kernel_from_torch
-
-Pairs = Iterator[Assignment]
-
-_BATCH_COUNTERS = r".*\.num_batches_tracked"
-
-
-def _depthwise_from_torch(array: np.ndarray) -> np.ndarray:
-    """Turn a depthwise kernel (C, 1, H, W) into (H, W, C, 1)."""
-    return array.transpose(2, 3, 0, 1)
-
-
-def _block(convolution: str, block: Any, norm: str | None = None, *, transform: Transform = kernel_from_torch) -> Pairs:
-    yield Assignment(f"{convolution}.weight", block.kernel, transform)
-    if block.bias is not None:
-        yield Assignment(f"{convolution}.bias", block.bias)
-    if norm is not None:
-        yield Assignment(f"{norm}.weight", block.normalization.gamma)
-        yield Assignment(f"{norm}.bias", block.normalization.beta)
-        yield Assignment(f"{norm}.running_mean", block.normalization.moving_mean)
-        yield Assignment(f"{norm}.running_var", block.normalization.moving_variance)
+from zoo.converters.assign import Converter
+from zoo.converters.torch_pairs import BATCH_COUNTERS, Pairs, block_pairs
 
 
 def _residual(name: str, layer: Any, *, flat_end: bool) -> Pairs:
@@ -39,13 +18,12 @@ def _residual(name: str, layer: Any, *, flat_end: bool) -> Pairs:
         if part is None:
             continue
         if part is layer.squeeze:
-            yield from _block(f"{name}.{number}.fc1", part.reduce)
-            yield from _block(f"{name}.{number}.fc2", part.expand)
+            yield from block_pairs(f"{name}.{number}.fc1", part.reduce)
+            yield from block_pairs(f"{name}.{number}.fc2", part.expand)
         elif part is layer.project and flat_end:
-            yield from _block(f"{name}.{number}", part, f"{name}.{number + 1}")
+            yield from block_pairs(f"{name}.{number}", part, norm=f"{name}.{number + 1}")
         else:
-            transform = _depthwise_from_torch if part is layer.depthwise else kernel_from_torch
-            yield from _block(f"{name}.{number}.0", part, f"{name}.{number}.1", transform=transform)
+            yield from block_pairs(f"{name}.{number}.0", part, norm=f"{name}.{number}.1")
         number += 1
 
 
@@ -56,7 +34,7 @@ def _network(backbone: Any, prefix: str, word: str, *, flat_end: bool) -> Pairs:
             yield from _residual(f"{prefix}{match[1]}.{word}", layer, flat_end=flat_end)
         elif layer.name in ("stem", "last"):
             number = 0 if layer.name == "stem" else backbone.last_index
-            yield from _block(f"{prefix}{number}.0", layer, f"{prefix}{number}.1")
+            yield from block_pairs(f"{prefix}{number}.0", layer, norm=f"{prefix}{number}.1")
 
 
 def mobilenet_v2_pairs(backbone: Any, prefix: str = "features.") -> Pairs:
@@ -84,7 +62,7 @@ MOBILENET_V2_BACKBONE = Converter(
     recognises=_is_mobilenet_v2,
     assignments=lambda model: mobilenet_v2_pairs(model.backbone),
     scope=lambda model: model.backbone,
-    ignored=(_BATCH_COUNTERS, r"classifier\.1\.(weight|bias)", r"features\.18\..*"),
+    ignored=(BATCH_COUNTERS, r"classifier\.1\.(weight|bias)", r"features\.18\..*"),
 )
 MOBILENET_V3_BACKBONE = Converter(
     layout="torchvision MobileNetV3 classifier",
@@ -92,5 +70,5 @@ MOBILENET_V3_BACKBONE = Converter(
     recognises=_is_mobilenet_v3,
     assignments=lambda model: mobilenet_v3_pairs(model.backbone),
     scope=lambda model: model.backbone,
-    ignored=(_BATCH_COUNTERS, r"classifier\.[03]\.(weight|bias)"),
+    ignored=(BATCH_COUNTERS, r"classifier\.[03]\.(weight|bias)"),
 )

@@ -6,27 +6,15 @@ Where these are smaller than the dense layers, every n-th tap and every n-th cha
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from zoo.converters.assign import Assignment, Converter, kernel_from_torch
+from zoo.converters.torch_pairs import BATCH_COUNTERS, Pairs, block_pairs
 
-Pairs = Iterator[Assignment]
-
-_BATCH_COUNTERS = r".*\.num_batches_tracked"
 _FULL_FILTERS = 4096  # of both dense layers
-
-
-def _block(block: Any, convolution: str, norm: str) -> Pairs:
-    yield Assignment(f"{convolution}.weight", block.kernel, kernel_from_torch)
-    yield Assignment(f"{convolution}.bias", block.bias)
-    if block.normalization is not None:
-        yield Assignment(f"{norm}.weight", block.normalization.gamma)
-        yield Assignment(f"{norm}.bias", block.normalization.beta)
-        yield Assignment(f"{norm}.running_mean", block.normalization.moving_mean)
-        yield Assignment(f"{norm}.running_var", block.normalization.moving_variance)
 
 
 def _vgg(backbone: Any) -> Pairs:
@@ -38,7 +26,7 @@ def _vgg(backbone: Any) -> Pairs:
             continue
         number += match[1] != former  # the pooling between two blocks
         former = match[1]
-        yield from _block(layer, f"features.{number}", f"features.{number + 1}")
+        yield from block_pairs(f"features.{number}", layer, norm=f"features.{number + 1}")
         number += 2 if layer.normalization is None else 3
 
 
@@ -47,7 +35,7 @@ def _alexnet(backbone: Any) -> Pairs:
         match = re.fullmatch(r"conv(\d)(_group\d+)?", layer.name)
         if match is not None:
             # A network of several groups has kernels of other shapes, which the error will name.
-            yield from _block(layer, f"features.{(0, 3, 6, 8, 10)[int(match[1]) - 1]}", "")
+            yield from block_pairs(f"features.{(0, 3, 6, 8, 10)[int(match[1]) - 1]}", layer)
 
 
 def _dense(model: Any, first: str, second: str, side: int) -> Pairs:
@@ -102,7 +90,7 @@ VGG_BACKBONE = Converter(
     recognises=_is_vgg,
     assignments=lambda model: _vgg(model.backbone),
     scope=lambda model: model.backbone,
-    ignored=(_BATCH_COUNTERS, r"classifier\.\d\.(weight|bias)"),
+    ignored=(BATCH_COUNTERS, r"classifier\.\d\.(weight|bias)"),
 )
 VGG_BACKBONE_AND_DENSE = Converter(
     layout="torchvision VGG classifier",
@@ -111,7 +99,7 @@ VGG_BACKBONE_AND_DENSE = Converter(
     assignments=_vgg_model,
     scope=_with_dense,
     fills="the backbone, fc6 and fc7",
-    ignored=(_BATCH_COUNTERS, r"classifier\.6\.(weight|bias)"),
+    ignored=(BATCH_COUNTERS, r"classifier\.6\.(weight|bias)"),
 )
 ALEXNET_BACKBONE = Converter(
     layout="torchvision AlexNet classifier",

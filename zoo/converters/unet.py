@@ -7,41 +7,22 @@
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from zoo.converters.assign import Assignment, Converter, kernel_from_torch
-from zoo.converters.torchvision import _resnet
-from zoo.converters.torchvision_mobilenet import mobilenet_v2_pairs
-
-Pairs = Iterator[Assignment]
-
-# PyTorch's batch normalisation counts its batches; nothing here does.
-_BATCH_COUNTERS = r".*\.num_batches_tracked"
-
-
-def _block(
-    block: Any, convolution: str, norm: str | None = None, *, transform=kernel_from_torch, head: bool = False
-) -> Pairs:
-    """Pair a `ConvolutionBlock` with a torch convolution and its normalisation, if it has one."""
-    yield Assignment(f"{convolution}.weight", block.kernel, transform, head=head)
-    if block.bias is not None:
-        yield Assignment(f"{convolution}.bias", block.bias, head=head)
-    if block.normalization is not None:
-        yield Assignment(f"{norm}.weight", block.normalization.gamma)
-        yield Assignment(f"{norm}.bias", block.normalization.beta)
-        yield Assignment(f"{norm}.running_mean", block.normalization.moving_mean)
-        yield Assignment(f"{norm}.running_var", block.normalization.moving_variance)
+from zoo.converters.assign import Assignment, Converter, Transform, kernel_from_torch
+from zoo.converters.smp import smp_encoder_pairs
+from zoo.converters.torch_pairs import BATCH_COUNTERS, Pairs, block_pairs
 
 
 def _double(
-    block: Any, first: tuple[str, str], second: tuple[str, str], *, transform: Callable = kernel_from_torch
+    block: Any, first: tuple[str, str], second: tuple[str, str], *, transform: Transform | None = None
 ) -> Pairs:
     """Pair a `UNetDoubleConvolution`; each pair of names is of a convolution and its normalisation."""
-    yield from _block(block.first, *first, transform=transform)
-    yield from _block(block.second, *second)
+    yield from block_pairs(first[0], block.first, norm=first[1], transform=transform)
+    yield from block_pairs(second[0], block.second, norm=second[1])
 
 
 def _skip_first(skip_channels: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -68,31 +49,28 @@ def _smp_step(block: Any, name: str) -> Pairs:
 
 
 def _smp_unet(model: Any) -> Pairs:
-    if type(model.backbone).__name__ == "MobileNetV2":
-        yield from mobilenet_v2_pairs(model.backbone, "encoder.features.")
-    else:
-        yield from _resnet(model.backbone, "encoder.")
+    yield from smp_encoder_pairs(model.backbone)
     for index, block in enumerate(model.decoder):
         yield from _smp_step(block, f"decoder.blocks.{index}")
-    yield from _block(model.head, "segmentation_head.0", head=True)
+    yield from block_pairs("segmentation_head.0", model.head, head=True)
 
 
 def _smp_unet_plus_plus(model: Any) -> Pairs:
     """Pair the nodes: X(level, step) is there the block x_{depth}_{layer}, counted from the coarsest resolution."""
-    yield from _resnet(model.backbone, "encoder.")
+    yield from smp_encoder_pairs(model.backbone)
     for key, block in model.nodes.items():
         level, step = map(int, key.split("_"))
         layer = model.depth - 1 - level
         yield from _smp_step(block, f"decoder.blocks.x_{layer + 1 - step}_{layer}")
     yield from _smp_step(model.final, f"decoder.blocks.x_0_{model.depth}")
-    yield from _block(model.heads[-1], "segmentation_head.0", head=True)
+    yield from block_pairs("segmentation_head.0", model.heads[-1], head=True)
 
 
 SMP_UNET = Converter(
     layout="segmentation_models.pytorch Unet with a ResNet or MobileNetV2",
     recognises=lambda names: {"decoder.blocks.0.conv1.0.weight", "segmentation_head.0.weight"} <= set(names),
     assignments=_smp_unet,
-    ignored=(_BATCH_COUNTERS,),
+    ignored=(BATCH_COUNTERS,),
     num_classes=_outputs("segmentation_head.0.bias"),
 )
 
@@ -100,7 +78,7 @@ SMP_UNET_PLUS_PLUS = Converter(
     layout="segmentation_models.pytorch UnetPlusPlus with a ResNet",
     recognises=lambda names: "decoder.blocks.x_0_0.conv1.0.weight" in names,
     assignments=_smp_unet_plus_plus,
-    ignored=(_BATCH_COUNTERS,),
+    ignored=(BATCH_COUNTERS,),
     num_classes=_outputs("segmentation_head.0.bias"),
 )
 
@@ -120,7 +98,7 @@ def _milesial(model: Any) -> Pairs:
             yield Assignment(f"up{index}.up.weight", block.up.kernel, kernel_from_torch)
             yield Assignment(f"up{index}.up.bias", block.up.bias)
         yield from _double(block.convolutions, *names(f"up{index}.conv"), transform=_skip_first(channels))
-    yield from _block(model.head, "outc.conv", head=True)
+    yield from block_pairs("outc.conv", model.head, head=True)
 
 
 def _levels(path: Any) -> list[Any]:
@@ -133,7 +111,7 @@ MILESIAL_UNET = Converter(
     layout="milesial Pytorch-UNet",
     recognises=lambda names: {"inc.double_conv.0.weight", "outc.conv.weight"} <= set(names),
     assignments=_milesial,
-    ignored=(_BATCH_COUNTERS,),
+    ignored=(BATCH_COUNTERS,),
     num_classes=_outputs("outc.conv.bias"),
 )
 
@@ -150,12 +128,13 @@ def _mmseg(model: Any) -> Pairs:
     last = len(model.decoder) - 1
     for index, (block, channels) in enumerate(zip(model.decoder, _skip_channels(model), strict=True)):
         place = f"backbone.decoder.{last - index}"  # numbered from the finest
-        yield from _block(block.up, *(f"{place}.upsample.interp_upsample.1.{part}" for part in ("conv", "bn")))
+        up = f"{place}.upsample.interp_upsample.1"
+        yield from block_pairs(f"{up}.conv", block.up, norm=f"{up}.bn")
         yield from _double(block.convolutions, *names(f"{place}.conv_block"), transform=_skip_first(channels))
     for name, head in (("decode_head", model.head), ("auxiliary_head", model.auxiliary_head)):
         if head is not None:
-            yield from _block(head.convolution, f"{name}.convs.0.conv", f"{name}.convs.0.bn")
-            yield from _block(head.score, f"{name}.conv_seg", head=True)
+            yield from block_pairs(f"{name}.convs.0.conv", head.convolution, norm=f"{name}.convs.0.bn")
+            yield from block_pairs(f"{name}.conv_seg", head.score, head=True)
 
 
 def _is_mmseg(names: Collection[str]) -> bool:
@@ -166,6 +145,6 @@ MMSEG_UNET_S5_D16 = Converter(
     layout="mmsegmentation fcn_unet_s5-d16",
     recognises=_is_mmseg,
     assignments=_mmseg,
-    ignored=(_BATCH_COUNTERS,),
+    ignored=(BATCH_COUNTERS,),
     num_classes=_outputs("decode_head.conv_seg.bias"),
 )
