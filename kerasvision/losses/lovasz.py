@@ -143,7 +143,7 @@ class LovaszHingeLoss(PooledLoss):
     Call: targets of 0 and 1 and logits, of equal shapes but for last axes of 1; several classes, each with a binary
     mask, count as one region, as in segmentation_models.pytorch. Gives losses (B,) before reduction where
     `per_image`, otherwise (1,), which sample weights, one for each image, scale by their mean; 0 where nothing counts.
-    A logit beyond 1 on the right side costs nothing.
+    A logit beyond 1 on the right side costs nothing. Other shapes raise ValueError.
 
     Source: Berman et al. 2018, https://arxiv.org/abs/1705.08790, equation 10.
     """
@@ -163,6 +163,11 @@ class LovaszHingeLoss(PooledLoss):
 
     def call(self, y_true, y_pred, mask=None):
         """Return (B,) or (1,) losses."""
+        if not _same_but_for_ones(y_true.shape, y_pred.shape):
+            raise ValueError(
+                f"`y_true` has shape {tuple(y_true.shape)} and `y_pred` {tuple(y_pred.shape)}, but LovaszHingeLoss "
+                "needs a target of 0 or 1 for each logit; use LovaszSoftmaxLoss for class indices"
+            )
         logits = widen(y_pred)
         images, pixels = _images_and_pixels(logits, self.per_image)
         logits = ops.reshape(logits, (images, pixels))
@@ -187,3 +192,13 @@ def _images_and_pixels(values, per_image):
     batch, *rest = ops.shape(values)
     pixels = math.prod(rest)
     return (batch, pixels) if per_image else (1, batch * pixels)
+
+
+def _same_but_for_ones(first, second):
+    """Return whether two shapes agree, as far as they are known, but for last axes of 1."""
+    first, second = list(first), list(second)
+    for longer, shorter in ((first, second), (second, first)):
+        while len(longer) > len(shorter) and longer[-1] in (1, None):
+            longer.pop()
+    pairs = zip(first, second, strict=False)
+    return len(first) == len(second) and all(None in pair or pair[0] == pair[1] for pair in pairs)

@@ -54,7 +54,7 @@ def pixels_of(y_true, y_pred, sample_weight, *, num_classes, ignore_class):
     Args:
         y_true: (B, H, W) or (B, H, W, 1) integer masks.
         y_pred: (B, H, W, C) logits or probabilities.
-        sample_weight: (B, H, W), or with fewer axes: (B,) weighs whole images; or ``None``.
+        sample_weight: (B, H, W), or (B, H, W, 1), or with fewer axes: (B,) weighs whole images; or ``None``.
         num_classes: C.
         ignore_class: Mask value of pixels that do not count, or ``None``.
 
@@ -65,7 +65,7 @@ def pixels_of(y_true, y_pred, sample_weight, *, num_classes, ignore_class):
 
     Raises:
         ValueError: `y_pred` has another number of channels than `num_classes`, or, outside of graphs, a pixel that
-            counts is of no class.
+            counts is of no class; or sample weights do not fit the masks.
     """
     if y_pred.shape[-1] != num_classes:
         raise ValueError(
@@ -76,9 +76,7 @@ def pixels_of(y_true, y_pred, sample_weight, *, num_classes, ignore_class):
     predictions = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
     counted = ops.ones_like(truth, dtype="bool") if ignore_class is None else truth != ignore_class
     if sample_weight is not None:
-        weights = ops.convert_to_tensor(sample_weight)
-        while len(weights.shape) < len(y_true.shape):
-            weights = ops.expand_dims(weights, -1)  # (B,) to (B, 1, 1): one weight an image, not a column
+        weights = _weights_of(ops.convert_to_tensor(sample_weight), y_true)
         weights = ops.reshape(ops.broadcast_to(weights, ops.shape(y_true)), (-1,))
         counted = ops.logical_and(counted, weights != 0)
     check_ids(truth, counted, num_classes, ignore_class, given=given)
@@ -89,3 +87,19 @@ def pixels_of(y_true, y_pred, sample_weight, *, num_classes, ignore_class):
     undefined = ops.logical_and(counted, ops.logical_not(defined))
     wrong, undefined = (ops.cast(ops.sum(ops.cast(part, "int32")), "int32") for part in (wrong, undefined))
     return truth, predictions, ops.logical_and(counted, defined), wrong, undefined
+
+
+def _weights_of(weights, y_true):
+    """Return sample weights with as many axes as the masks; raise ValueError if they do not fit."""
+    given, shape = tuple(weights.shape), tuple(y_true.shape)
+    if len(given) == len(shape) + 1 and given[-1] in (1, None):
+        weights = ops.squeeze(weights, -1)
+    while len(weights.shape) < len(shape):
+        weights = ops.expand_dims(weights, -1)  # (B,) to (B, 1, 1): one weight an image, not a column
+    pairs = list(zip(weights.shape, shape, strict=False))
+    if len(weights.shape) != len(shape) or any(None not in pair and pair[0] not in (1, pair[1]) for pair in pairs):
+        raise ValueError(
+            f"`sample_weight` has shape {given}, but masks of shape {shape} need one weight for each pixel, (B, H, W), "
+            "or each image, (B,)"
+        )
+    return weights

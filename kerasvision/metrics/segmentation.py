@@ -137,7 +137,7 @@ class SegmentationMetrics(PixelMetric):
         Args:
             y_true: (B, H, W) or (B, H, W, 1) integer masks.
             y_pred: (B, H, W, C) logits or probabilities.
-            sample_weight: (B, H, W), or with fewer axes: (B,) weighs whole images.
+            sample_weight: (B, H, W), or (B, H, W, 1), or with fewer axes: (B,) weighs whole images.
 
         Raises:
             ValueError: `y_pred` has another number of channels than `num_classes`, or, outside of graphs, a pixel

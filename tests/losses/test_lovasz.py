@@ -110,3 +110,31 @@ def test_a_large_map_is_sorted_on_the_host_where_that_is_faster(monkeypatch):
     monkeypatch.setattr(lovasz_module, "on_cpu", lambda _: False)
     np.testing.assert_allclose(ops.convert_to_numpy(lovasz_weights(*arguments)), found, rtol=1e-6)
     assert called == ([(3, 400)] if on_cpu(arguments[0]) else [])
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted"),
+    [((2, 4, 5), (2, 4, 5, 3)), ((2, 4, 5, 1), (2, 4, 5, 3)), ((2, 5, 4), (2, 4, 5)), ((2, 4), (2, 4, 5, 1))],
+)
+def test_hinge_names_shapes_that_do_not_fit(true, predicted):
+    said = (
+        r"`y_true` has shape \(2, .*\) and `y_pred` \(2, 4, .*\), but LovaszHingeLoss needs a target .* each logit; use"
+    )
+    with pytest.raises(ValueError, match=said):
+        LovaszHingeLoss()(np.zeros(true, np.float32), np.zeros(predicted, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted"),
+    [
+        ((2, 4, 5), (2, 4, 5, 1)),
+        ((2, 4, 5, 1), (2, 4, 5)),
+        ((1, 1), (1, 1, 1, 1)),
+        ((2, 4, 5, 3), (2, 4, 5, 3)),
+        ((3,), (3, 1)),
+    ],
+)
+def test_hinge_takes_last_axes_of_one(true, predicted):
+    # Of zeros, every logit is off by 1: the greatest loss.
+    found = LovaszHingeLoss()(np.zeros(true, np.float32), np.zeros(predicted, np.float32))
+    np.testing.assert_allclose(ops.convert_to_numpy(found), 1, rtol=1e-6)

@@ -372,3 +372,26 @@ def test_confusion_matrix_refuses_ids_that_are_no_whole_numbers():
         boundary_f1(np.array([[0, -0.5]]), np.array([[0, 1]]), 3)
     found = confusion_matrix(np.array([0, 1.0, 255]), np.array([0, 1.0, np.nan]), 2)
     np.testing.assert_array_equal(found, [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("kind", [SegmentationMetrics, BoundaryF1])
+def test_metrics_take_sample_weights_with_an_axis_of_one(kind):
+    masks, logits = TRUTH[None], _logits(PREDICTED, 3)[None]
+    weights = (np.arange(8).reshape(1, 2, 4) % 3 > 0).astype(np.float32)
+    found = []
+    for truth in (masks, masks[..., None]):
+        for given in (weights, weights[..., None]):
+            metric = kind(3)
+            metric.update_state(truth, logits, sample_weight=given)
+            found.append([ops.convert_to_numpy(variable) for variable in metric.variables])
+    for other in found[1:]:
+        for one, first in zip(other, found[0], strict=True):
+            np.testing.assert_array_equal(one, first)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 4, 3), (2, 4), (3,), (1, 2, 4, 1, 1)])
+def test_metric_names_sample_weights_that_do_not_fit(shape):
+    with pytest.raises(
+        ValueError, match=r"`sample_weight` has shape .*, but masks of shape \(1, 2, 4\) need one weight"
+    ):
+        SegmentationMetrics(3).update_state(TRUTH[None], _logits(PREDICTED, 3)[None], sample_weight=np.ones(shape))
