@@ -19,6 +19,10 @@ class WideLoss(keras.losses.Loss):
         if self.dtype in ("float16", "bfloat16"):
             super().__init__(reduction=reduction, name=name, dtype="float32")
 
+    def get_config(self):
+        """Return the constructor's arguments; Keras's own leaves out the dtype."""
+        return {**super().get_config(), "dtype": self.dtype}
+
 
 class MaskedLoss(WideLoss):
     """Base of losses for which pixels that predictions' Keras mask leaves out are as ignored ones.

@@ -106,7 +106,7 @@ def test_half_precision_equals_single_precision_of_the_same_logits(name, dtype):
     half = ops.cast(predictions, dtype)
     expected = _value(loss, truth, ops.cast(half, "float32"))
     np.testing.assert_allclose(_value(loss, truth, half), expected, rtol=1e-6)
-    same = type(loss)(**loss.get_config(), dtype=dtype)  # as after keras.config.set_floatx(dtype)
+    same = type(loss)(**loss.get_config() | {"dtype": dtype})  # as after keras.config.set_floatx(dtype)
     assert same.dtype == "float32"
     np.testing.assert_allclose(_value(same, truth, half), expected, rtol=1e-6)
 
