@@ -46,6 +46,7 @@ class VisionModel(keras.Model):
 
     size_divisor = 1
     loss_names: tuple[str, ...] = ()
+    takes_sample_weight = False
     default_recipe = Recipe()
 
     def __init__(
@@ -148,14 +149,14 @@ class VisionModel(keras.Model):
         """Return targets without class ids that the model does not have, and the number of those; works in a graph."""
         return targets, 0
 
-    def _screened_losses(self, outputs, inputs, targets):
+    def _screened_losses(self, outputs, inputs, targets, **options):
         """Return the losses by name and the number of class ids out of range, which make them NaN."""
         targets, invalid = self.screen_targets(targets)
-        losses = self.losses_from_outputs(outputs, inputs, targets)
+        losses = self.losses_from_outputs(outputs, inputs, targets, **options)
         return {name: value + _nan_if(invalid) for name, value in losses.items()}, invalid
 
-    def losses_from_outputs(self, outputs, inputs, targets):
-        """Return the losses by name, given the raw outputs for `inputs`."""
+    def losses_from_outputs(self, outputs, inputs, targets, **options):
+        """Return the losses by name, given the raw outputs for `inputs`; a segmenter takes `sample_weight`."""
         raise NotImplementedError
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -165,11 +166,10 @@ class VisionModel(keras.Model):
         """
         if self._compile_loss is not None:
             return super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
-        if sample_weight is not None:
-            raise ValueError(
-                "`sample_weight` is not used by the recipe's losses; leave it out, or compile(loss=...) a Keras loss"
-            )
-        losses, invalid = self._screened_losses(y_pred, x, y)
+        if sample_weight is not None and not self.takes_sample_weight:
+            raise ValueError(f"`sample_weight` is not used by the losses of {type(self).__name__}; leave it out")
+        options = {} if sample_weight is None else {"sample_weight": sample_weight}
+        losses, invalid = self._screened_losses(y_pred, x, y, **options)
         self.invalid_targets.update_state(invalid)
         for name, value in losses.items():
             self.loss_trackers[name].update_state(value)
@@ -525,43 +525,43 @@ class Segmenter(VisionModel):
     - `model(images)` gives logits (B, H, W, C) at the images' own size; with `{"images", "sizes_hw"}` those outside
       an image's valid region mean nothing.
     - `model.fit(dataset)` takes batches of (images or such a dict, masks (B, H, W)), 255 = ignore; without a `loss`
-      given to `compile` it minimises the sum of `loss_names`.
+      given to `compile` it minimises the sum of `loss_names`. A third entry, weights of pixels (B, H, W) or of images
+      (B,), multiplies cross-entropies, whose means still divide by the number of pixels; Dice it leaves as it is.
     - `model.evaluate(dataset)` gives `mIoU`, `pixel_accuracy` and `dice`.
 
-    Args:
-        num_classes: Number of classes, the background included where there is one.
-        auxiliary: Whether there are auxiliary heads, whose logits `call` attaches to its own with `attach_auxiliary`.
-            They share the loss: `auxiliary_cross_entropy` is theirs, times `auxiliary_weight`. A loss given to
-            `compile` is taken of them too, with the same weight.
-        **kwargs: As in `VisionModel`.
+    A model with auxiliary heads attaches their logits to its own with `attach_auxiliary`, and names the loss
+    `auxiliary_cross_entropy`: theirs, times `auxiliary_weight`. A loss given to `compile` is taken of them too, with
+    the same weight.
     """
 
     loss_names = ("cross_entropy", "dice_loss")
+    takes_sample_weight = True
     ignore_class = 255
     auxiliary_weight = 0.5
 
-    def __init__(self, num_classes, *, auxiliary=False, **kwargs):
-        if auxiliary:
-            self.loss_names = (*self.loss_names, "auxiliary_cross_entropy")
+    def __init__(self, num_classes, **kwargs):
         super().__init__(num_classes, **kwargs)
         self._dice = DiceLoss(ignore_class=self.ignore_class, reduction="sum")  # compute_loss divides by the replicas
 
-    def losses_from_outputs(self, outputs, inputs, targets):
+    def losses_from_outputs(self, outputs, inputs, targets, sample_weight=None):
         """Return the losses of logits (B, H, W, C) against masks (B, H, W): those of `loss_names`."""
-        losses = {"cross_entropy": self._cross_entropy(outputs, targets)}
+        losses = {"cross_entropy": self._cross_entropy(outputs, targets, sample_weight)}
         if "dice_loss" in self.loss_names:
             losses["dice_loss"] = self._dice(targets, ops.cast(outputs, "float32"))
         if "auxiliary_cross_entropy" in self.loss_names:
-            auxiliary = [self._cross_entropy(logits, targets) for logits in auxiliary_logits(outputs)]
+            auxiliary = [self._cross_entropy(logits, targets, sample_weight) for logits in auxiliary_logits(outputs)]
             losses["auxiliary_cross_entropy"] = self.auxiliary_weight * sum(auxiliary)
         return losses
 
-    def _cross_entropy(self, logits, masks):
+    def _cross_entropy(self, logits, masks, weights):
         """Return the mean cross-entropy of the pixels that are not ignored, 0 if all are."""
         # The function, not the class of this name: that one drops the last axis of logits of a single class.
         cross_entropy = keras.losses.sparse_categorical_crossentropy(
             masks, ops.cast(logits, "float32"), from_logits=True, ignore_class=self.ignore_class
         )  # (B, H, W)
+        if weights is not None:
+            weights = ops.cast(weights, "float32")
+            cross_entropy *= ops.reshape(weights, (-1, 1, 1)) if len(weights.shape) == 1 else weights
         counted = ops.sum(ops.cast(masks != self.ignore_class, "float32"))
         return ops.sum(cross_entropy) / ops.maximum(counted, 1)
 

@@ -38,7 +38,9 @@ class DilatedSegmenter(Segmenter):
     def __init__(
         self, backbone, head, num_classes, *, auxiliary=False, auxiliary_feature=-2, align_corners=False, **kwargs
     ):
-        super().__init__(num_classes, auxiliary=auxiliary, **kwargs)
+        if auxiliary:
+            self.loss_names = (*self.loss_names, "auxiliary_cross_entropy")
+        super().__init__(num_classes, **kwargs)
         features = len(backbone.outputs)
         if not -features <= auxiliary_feature < features:
             raise ValueError(

@@ -64,10 +64,11 @@ class UNetS5D16(EncoderDecoder):
         name="unet_s5_d16",
         **kwargs,
     ):
+        if auxiliary:
+            self.loss_names = (*self.loss_names, "auxiliary_cross_entropy")
         super().__init__(
             backbone,
             num_classes,
-            auxiliary=auxiliary,
             upsampling=upsampling,
             normalization=normalization,
             name=name,

@@ -1,6 +1,7 @@
 """Models of the zoo one by one, and one small batch that each of them can learn."""
 
 import contextlib
+import functools
 import os
 
 import keras
@@ -10,7 +11,8 @@ import pytest
 import zoo
 from kerasvision.models.base import Detector
 
-SMALL_PARAMETERS = 5_000_000
+# Of which the training step is compiled by XLA, which takes minutes: one of each task, and one with auxiliary heads.
+COMPILED = ("retinanet_resnet10_fpn", "unet_resnet10", "deeplabv3_resnet10")
 SIZE_HW = (64, 96)
 # Options that make a model's tests affordable where only its width makes it heavy.
 _NARROW = {"widths": (8, 16, 32, 64, 128)}
@@ -29,18 +31,27 @@ SMALLEST = {
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave costly tests of large models to TensorFlow: their small siblings run the same code under all backends."""
-    if keras.backend.backend() == "tensorflow" or os.environ.get("KERASVISION_WHOLE_CONTRACT"):
+    """Leave costly tests, and all under PyTorch and JAX, to the smallest model of each architecture."""
+    if os.environ.get("KERASVISION_WHOLE_CONTRACT"):
         return
-    left_out = [item for item in items if item.get_closest_marker("costly") and not _is_affordable(item)]
+    left_out = [item for item in items if not _is_affordable(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
 
 
 def _is_affordable(item):
-    name = item.callspec.params["name"]
-    return name in SMALLEST or zoo.info(name).parameters <= SMALL_PARAMETERS
+    name = getattr(item, "callspec", None) and item.callspec.params.get("name")
+    if name not in zoo.list_models() or name in _smallest_of_each_architecture():
+        return True
+    return keras.backend.backend() == "tensorflow" and not item.get_closest_marker("costly")
+
+
+@functools.cache
+def _smallest_of_each_architecture():
+    """Return the names of the models that have the fewest parameters of their class."""
+    entries = sorted(map(zoo.info, zoo.list_models()), key=lambda entry: entry.parameters, reverse=True)
+    return set({entry.architecture: entry.name for entry in entries}.values())
 
 
 @pytest.fixture(scope="module", params=zoo.list_models())
@@ -50,9 +61,9 @@ def name(request):
 
 
 @pytest.fixture(scope="module")
-def is_small(name):
-    """Whether compiling the model's training step is affordable in a test."""
-    return zoo.info(name).parameters <= SMALL_PARAMETERS
+def is_compiled(name):
+    """Whether the model's training step is compiled in its tests."""
+    return name in COMPILED or bool(os.environ.get("KERASVISION_WHOLE_CONTRACT"))
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +124,8 @@ def make_batch(detection):
 
 @pytest.fixture(autouse=True)
 def _eager(request):
-    """All tests of this folder, unless one of a small model asks for `compiled`."""
-    if not ("compiled" in request.fixturenames and request.getfixturevalue("is_small")):
+    """All tests of this folder, unless one of a model in `COMPILED` asks for `compiled`."""
+    if not ("compiled" in request.fixturenames and request.getfixturevalue("is_compiled")):
         request.getfixturevalue("eager")
 
 

@@ -13,7 +13,6 @@ from kerasvision.backbones.contracting_path import ContractingPath
 from kerasvision.backbones.resnet import ResNet
 from kerasvision.backbones.vgg import VGG
 from kerasvision.layers import ConvolutionBlock
-from kerasvision.models.base import Segmenter
 from kerasvision.models.recipe import Recipe, WarmupSchedule
 from kerasvision.models.retinanet import octave_sizes
 from kerasvision.ops.resizing import ResizeRule
@@ -83,8 +82,6 @@ def _arguments(cls):
     for base in cls.__mro__:
         if base.__module__.startswith("keras."):
             break
-        if base is Segmenter and "auxiliary" not in found:
-            continue  # its `auxiliary` is for those that have such a head, and name it themselves
         if "__init__" in vars(base):
             for parameter in inspect.signature(base.__init__).parameters.values():
                 if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):

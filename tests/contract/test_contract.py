@@ -7,6 +7,7 @@ from keras import ops
 
 import zoo
 from kerasvision.models import RetinaNet, Segmenter, UNet  # noqa: F401 (registers the classes)
+from kerasvision.models.auxiliary import attach_auxiliary, auxiliary_logits
 from kerasvision.models.base import Detector
 from kerasvision.models.complexity import count_macs, count_parameters
 
@@ -32,7 +33,6 @@ def _image(height, width, seed=1):
     return np.random.default_rng(seed).uniform(0, 255, (1, height, width, 3)).astype(np.float32)
 
 
-@pytest.mark.costly
 def test_metadata_recomputed_equals_the_entry(name):
     entry = zoo.info(name)
     model = zoo.get(name, weights=None, num_classes=entry.macs_classes)
@@ -100,7 +100,9 @@ def test_compute_losses_padding_rows_change_nothing(built, batch):
     images, targets = batch
     outputs = built(images)
     if isinstance(built, Segmenter):
-        changed = np.where((targets == 255)[..., None], 50.0, ops.convert_to_numpy(outputs))
+        ignored = (targets == 255)[..., None]
+        changed, *auxiliary = (ops.where(ignored, 50.0, part) for part in (outputs, *auxiliary_logits(outputs)))
+        attach_auxiliary(changed, lambda: auxiliary)
         images, more = images, targets
     else:
         changed = outputs
@@ -113,8 +115,7 @@ def test_compute_losses_padding_rows_change_nothing(built, batch):
         }
 
     def losses(raw, wanted):
-        tensors = keras.tree.map_structure(ops.convert_to_tensor, (raw, images, wanted))
-        return built.losses_from_outputs(*tensors)
+        return built.losses_from_outputs(raw, *keras.tree.map_structure(ops.convert_to_tensor, (images, wanted)))
 
     expected = losses(outputs, targets)
     assert set(expected) == set(built.loss_names)
@@ -176,9 +177,9 @@ def test_save_then_load_model_gives_equal_outputs(built, batch, tmp_path):
 
 
 @pytest.mark.costly
-def test_save_never_compiled_loads_never_compiled(get, name, is_small, tmp_path):
-    if not is_small:
-        return  # the same code for all; the large ones take long to write
+def test_save_never_compiled_loads_never_compiled(get, name, is_compiled, tmp_path):
+    if not is_compiled:
+        return  # the same code for all
     get(3).save(tmp_path / "model.keras")
     assert not keras.saving.load_model(tmp_path / "model.keras").compiled
 
@@ -217,9 +218,9 @@ def test_one_class_gives_finite_losses_and_results(get, batch):
 
 
 @pytest.mark.costly
-def test_fit_with_the_recipe_logs_losses_and_validation_metrics(compiled, model, batch, is_small):
+def test_fit_with_the_recipe_logs_losses_and_validation_metrics(compiled, model, batch, is_compiled):
     images, targets = batch
-    jit = is_small and keras.backend.backend() in ("tensorflow", "jax")
+    jit = is_compiled and keras.backend.backend() in ("tensorflow", "jax")
     if jit:
         model.compile(jit_compile=True)
     else:

@@ -71,3 +71,24 @@ def test_fit_on_a_padded_pipeline_sees_no_padding(segmenter):
     assert learnt[0][0] == pytest.approx(learnt[1][0], rel=1e-6)
     for mine, theirs in zip(learnt[0][1], learnt[1][1], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 64, 96), (4,)])
+def test_recipe_weighs_pixels_as_a_compiled_cross_entropy_does(segmenter, images, shape):
+    masks = np.random.default_rng(1).integers(0, 3, (4, 64, 96))
+    masks[:, :8] = 255
+    weights = np.random.default_rng(2).uniform(0, 3, shape).astype(np.float32)
+    logits = segmenter(images)
+    losses = segmenter.losses_from_outputs(logits, images, masks, sample_weight=weights)
+    segmenter.compile(optimizer="sgd", loss="cross_entropy")
+    given = weights.reshape(4, *(shape[1:] or (1, 1))) * np.ones((4, 64, 96), np.float32)
+    expected = segmenter.compute_loss(images, masks, logits, sample_weight=given)
+    assert float(losses["cross_entropy"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_fit_takes_weights_of_pixels(segmenter, images):
+    """Weights of 0 leave the cross-entropy nothing, and Dice as it is."""
+    masks = np.random.default_rng(1).integers(0, 3, (4, 64, 96))
+    history = segmenter.fit(images, masks, sample_weight=np.zeros((4, 64, 96), np.float32), verbose=0).history
+    assert history["cross_entropy"][0] == 0
+    assert history["dice_loss"][0] > 0.3

@@ -30,7 +30,7 @@ print("loss", float(jax.jit(LovaszSoftmaxLoss())(masks, logits)))
 """
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="TensorFlow and PyTorch call Python on the thread they have")
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="others call Python on the thread they have")
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are told apart on Linux only")
 @pytest.mark.parametrize(
     "setup",

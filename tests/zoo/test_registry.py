@@ -175,16 +175,6 @@ def test_recipe_of_a_small_model_is_that_of_its_embedded_weights(name):
         assert f"stopped after epoch {epochs} of {recipe.epochs}" in recipe.source
 
 
-@pytest.mark.parametrize("name", zoo.list_models())
-def test_entry_parameters_and_macs_recomputed_agree(name):
-    from kerasvision.models.complexity import count_macs, count_parameters
-
-    entry = zoo.info(name)
-    model = zoo.get(name, weights=None, num_classes=entry.macs_classes)
-    assert count_parameters(model) == entry.parameters
-    assert count_macs(model, size_hw=entry.macs_hw) == entry.macs
-
-
 def test_embedded_files_are_those_of_the_index_and_small():
     from zoo.cache import sha256_of
     from zoo.embedded import FOLDER, MAX_BYTES, _read_index
