@@ -6,7 +6,12 @@ import numpy as np
 from examples.gallery import drawing as d
 from examples.gallery.registry import picture
 from kerasvision.data.streets import Streets
-from kerasvision.layers import FrozenBatchNormalization, ImageNormalization, SyncBatchNormalization
+from kerasvision.layers import (
+    FrozenBatchNormalization,
+    ImageNormalization,
+    LocalResponseNormalization,
+    SyncBatchNormalization,
+)
 
 
 @picture("Normalisation", "layers.ImageNormalization")
@@ -71,4 +76,24 @@ def batch_normalization():
     axes[2].set(title="at inference: mean of the output", xlabel="after training on so many batches")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4)
+    return figure
+
+
+@picture("Normalisation", "layers.LocalResponseNormalization")
+def local_response_normalization():
+    """Local response normalisation: a strong channel quietens its neighbours.
+
+    Sixteen channels of one pixel before and after AlexNet's normalisation by the sum over five channels, with a large
+    alpha so that it shows (left), and with the one that AlexNet was trained with (right), which only bites where
+    features are of size 100 and more.
+    """
+    features = np.array([1, 1, 1, 1, 9, 1, 1, 1, 1, 1, 1, 5, 5, 1, 1, 1], np.float32)
+    figure, axes = d.panels(1, 2, height=2.3)
+    for place, factor, alpha in zip(axes, (1, 100), (0.5, 1e-4), strict=True):
+        values = factor * features
+        found = d.array(LocalResponseNormalization(alpha=alpha)(values[None]))[0]
+        place.bar(np.arange(16) - 0.2, values, 0.4, color=d.FAINT, label="before")
+        place.bar(np.arange(16) + 0.2, found, 0.4, color=d.RED, label="after")
+        place.set(title=f"alpha={alpha:g}", xlabel="channel")
+        place.legend(fontsize=7.5)
     return figure

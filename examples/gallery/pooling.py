@@ -9,6 +9,7 @@ from kerasvision.layers import (
     SPPF,
     CSPBlock,
     L2Normalization,
+    MaxPooling,
     SpatialPyramidPooling,
     SSDExtraLayers,
     SSDLiteExtraLayers,
@@ -34,6 +35,29 @@ def spatial_pyramid_pooling_blocks():
     for channel, title in enumerate(("input", "window 5", "window 9", "window 13")):
         d.heat(axes[channel], wide[..., channel], title, cmap="gray", vmax=1)
     d.heat(axes[4], abs(wide - chained).max(axis=-1), f"SPP - SPPF: {abs(wide - chained).max():g}", vmax=1)
+    return figure
+
+
+@picture("Pooling and extra levels", "layers.MaxPooling")
+def max_pooling():
+    """Max pooling: sizes rounded down, and rounded up.
+
+    Seven columns of brightness 1 to 7, pooled by windows of two or three. PyTorch leaves the last column out where it
+    fills no window; with `ceil_mode`, as Caffe has it, it gets one of its own. Padding is minus infinity, so that it
+    never wins. Networks whose published weights come from Caffe need its sizes.
+    """
+    ramp = np.tile(np.arange(1, 8, dtype=np.float32), (3, 1))[None, ..., None]
+    cases = (
+        ("window 2, rounded down", {}),
+        ("window 2, ceil_mode", {"ceil_mode": True}),
+        ("window 3, padding 1", {"pool_size": 3, "padding": 1}),
+        ("the same, strides 1", {"pool_size": 3, "padding": 1, "strides": 1}),
+    )
+    figure, axes = d.panels(1, 5, height=1.7)
+    for place, (title, options) in zip(axes, (("input", None), *cases), strict=True):
+        found = ramp if options is None else d.array(MaxPooling(**options)(ramp))
+        d.heat(place, found[0, ..., 0], title, vmin=0, vmax=7)
+        d.note(place, " ".join(f"{value:g}" for value in found[0, 0, :, 0]))
     return figure
 
 

@@ -386,6 +386,10 @@ CASES = {
         },
         [(1, 8, 7, 3)],
     ),
+    "FCNHead": (
+        {"num_classes": 3, "filters": 5, "dropout": 0.2, "normalization": "frozen_batch", "epsilon": 0.1},
+        [(1, 4, 3, 2)],
+    ),
     "FCNSkip": (
         {"num_classes": 3, "learned": False, "offset": 1, "kernel_size": 3, "scale": 0.5},
         [(1, 3, 2, 3), (1, 8, 6, 2)],
