@@ -119,7 +119,7 @@ class BilinearUpsampling(keras.layers.Layer):
             cut += 1 if odd else self.factor // 2
         return outputs[:, cut : cut + height, cut : cut + width]
 
-    def _enlarged(self, input_shape):
+    def _enlarged(self, input_shape) -> list[Any]:
         """Return height and width of the result."""
         extra = 0 if self.padding == "same" else self._side - self.factor
         return [None if size is None else size * self.factor + extra for size in input_shape[1:3]]

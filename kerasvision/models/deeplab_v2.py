@@ -77,7 +77,7 @@ class DeepLabV2(DilatedSegmenter):
         self.scales = tuple(scales)
         if self.scales:  # each is a loss of its own
             self.loss_names = (*self.loss_names, "auxiliary_cross_entropy")
-        super().__init__(backbone, head, num_classes, name=name, dtype=dtype, **kwargs)
+        super().__init__(backbone, head, num_classes, auxiliary=False, name=name, dtype=dtype, **kwargs)
 
     def call(self, inputs, training=None):
         """Return logits (B, H, W, num_classes) of images (B, H, W, 3)."""
