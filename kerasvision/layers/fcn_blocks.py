@@ -1,6 +1,6 @@
 """FCN's blocks: enlarging by a transposed convolution that starts as bilinear interpolation, the skip, and a head."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
