@@ -15,14 +15,12 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks import environment
+from benchmarks.peers.turns import randomize_normalization, timed, times_by_turns
 from benchmarks.timing import END_TO_END, STAGES, input_shape, run_batch, synchronize
 
 NAME = "retinanet_resnet50_fpn"
@@ -36,15 +34,7 @@ def random_peer(seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     model = retinanet_resnet50_fpn(weights=None, weights_backbone=None)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                channels = module.num_features
-                assert module.running_mean is not None and module.running_var is not None
-                module.running_mean.copy_(0.1 * torch.randn(channels, generator=generator))
-                module.running_var.copy_(0.5 + torch.rand(channels, generator=generator))
-                module.weight.copy_(0.5 + 0.5 * torch.rand(channels, generator=generator))
-                module.bias.copy_(0.1 * torch.randn(channels, generator=generator))
+    randomize_normalization(model, generator)
     return model.eval()
 
 
@@ -95,28 +85,6 @@ def overlapping_outputs(anchors: list[np.ndarray], num_classes: int, box_xyxy, *
     return raw
 
 
-def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = function()
-    return time.perf_counter() - start, result
-
-
-def _times_by_turns(functions: dict[str, Callable[[], float]], repeats: int, pause: float) -> dict[str, list]:
-    """Call the functions by turns; the order flips each time, so that neither always follows the other.
-
-    The pause lets the other side's threads, which spin for a while after their work, go to sleep.
-    """
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for function in functions.values():  # warm-up: compilation, caches
-        for _ in range(3):
-            function()
-    for repeat in range(repeats):
-        for name, function in list(functions.items())[:: 1 if repeat % 2 else -1]:
-            time.sleep(pause)
-            times[name].append(function())
-    return times
-
-
 def compare(size_hw: tuple[int, int], *, repeats: int = 9, seed: int = 0, pause: float = 0.3) -> dict:
     """Time both sides on one image.
 
@@ -157,7 +125,7 @@ def compare(size_hw: tuple[int, int], *, repeats: int = 9, seed: int = 0, pause:
             stages.append(seconds)
             return seconds[END_TO_END]
 
-        times = _times_by_turns({"ours": our_seconds, "theirs": lambda: _timed(their_run)[0]}, repeats, pause)
+        times = times_by_turns({"ours": our_seconds, "theirs": lambda: timed(their_run)[0]}, repeats, pause)
         _, results, inputs = run_batch(predictor, [path])
         agreement = agree(results[0], their_run())
         worst = _worst_case(predictor, theirs, picture, repeats)
@@ -237,13 +205,13 @@ def _worst_case(predictor, theirs, picture: np.ndarray, repeats: int) -> dict[st
 
         def ours(raw=ours_raw) -> float:
             synchronize(raw)
-            return _timed(lambda: list(predictor.postprocess(raw, inputs, metas)))[0]
+            return timed(lambda: list(predictor.postprocess(raw, inputs, metas)))[0]
 
         @torch.inference_mode()
         def their_decoding(split=split, their_anchors=their_anchors):
             return theirs.postprocess_detections(split, their_anchors, [(height, width)])
 
-        times = _times_by_turns({"ours": ours, "theirs": lambda run=their_decoding: _timed(run)[0]}, repeats, 0.05)
+        times = times_by_turns({"ours": ours, "theirs": lambda run=their_decoding: timed(run)[0]}, repeats, 0.05)
         cases[name] = {
             "boxes": sum(len(level) for level in host_anchors),
             "ours_seconds": statistics.median(times["ours"]),

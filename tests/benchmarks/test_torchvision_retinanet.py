@@ -57,11 +57,3 @@ def test_agree_with_nothing_found():
     nothing = SimpleNamespace(boxes=np.zeros((0, 4)), scores=np.zeros(0), labels=np.zeros(0, int))
     theirs = {"boxes": Tensor([[0, 0, 2, 2]]), "scores": Tensor([0.8]), "labels": Tensor([1])}
     assert peer.agree(nothing, theirs)["paired"] == 0
-
-
-def test_by_turns_flips_the_order_each_time():
-    order = []
-    functions = {name: lambda name=name: order.append(name) or 0.0 for name in "ab"}
-    times = peer._times_by_turns(functions, 2, 0.0)
-    assert "".join(order) == "aaabbb" + "ba" + "ab"
-    assert times == {"a": [0.0, 0.0], "b": [0.0, 0.0]}
