@@ -1,4 +1,4 @@
-"""Timing two sides by turns, and what the peer of segmenters says; that both sides agree is asserted in tests/parity."""
+"""Timing two sides by turns, and what the peer of segmenters says; tests/parity asserts that both sides agree."""
 
 import sys
 
