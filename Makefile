@@ -57,7 +57,7 @@ test-contract: $(VENV)/.dev ## Run the contract of every model under PyTorch and
 lint: $(VENV)/.dev ## Run ruff, pyright, import-linter and codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
