@@ -19,7 +19,7 @@ from kerasvision.backbones.vgg import vgg8, vgg16
 from kerasvision.layers import ConvolutionBlock
 from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.models.base import Segmenter, split_inputs
-from kerasvision.models.recipe import Recipe
+from kerasvision.models.recipe import SMALL_SEGMENTER, Recipe
 from kerasvision.ops.interpolation import resize_bilinear
 from kerasvision.ops.resizing import ResizeRule
 
@@ -189,15 +189,7 @@ def deeplab_v1_vgg8(num_classes=21, *, dtype=None, **options):
         "fc_dilation": 6,
         "dropout": 0.1,
         "resize_rule": ResizeRule("letterbox", size_hw=(256, 384)),
-        "recipe": Recipe(
-            learning_rate=2e-3,
-            batch_size=8,
-            weight_decay=1e-4,
-            warmup_steps=100,
-            epochs=8,
-            clip_norm=1.0,
-            source="this project; the paper's rates are for networks that begin with a classifier's weights",
-        ),
+        "recipe": SMALL_SEGMENTER,
         "name": "deeplab_v1_vgg8",
         **options,
     }

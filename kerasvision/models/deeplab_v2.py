@@ -23,7 +23,7 @@ from kerasvision.backbones.resnet import resnet10, resnet101
 from kerasvision.layers import AtrousPyramidClassifier
 from kerasvision.models.auxiliary import attach_auxiliary
 from kerasvision.models.dilated import DilatedSegmenter
-from kerasvision.models.recipe import Recipe
+from kerasvision.models.recipe import SMALL_SEGMENTER, Recipe
 from kerasvision.ops.interpolation import resize_bilinear
 from kerasvision.ops.resizing import ResizeRule
 
@@ -150,14 +150,7 @@ def deeplabv2_resnet10(num_classes=21, *, dtype=None, **options):
     options = {
         "scales": (0.5,),
         "resize_rule": ResizeRule("letterbox", size_hw=(256, 384)),
-        "recipe": DeepLabV2.default_recipe.replace(
-            optimizer="adamw",
-            learning_rate=2e-3,
-            batch_size=8,
-            warmup_steps=100,
-            rate_factors=(),
-            source="this project",
-        ),
+        "recipe": SMALL_SEGMENTER,
         "name": "deeplabv2_resnet10",
         **options,
     }

@@ -18,7 +18,7 @@ from kerasvision.backbones.resnet import resnet10, resnet50, resnet101
 from kerasvision.layers import ASPP, ConvolutionBlock
 from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.models.dilated import DilatedSegmenter
-from kerasvision.models.recipe import Recipe
+from kerasvision.models.recipe import SMALL_SEGMENTER, Recipe
 from kerasvision.ops.resizing import ResizeRule
 
 # What torchvision's weights expect: references/segmentation/presets.py, SegmentationPresetEval.
@@ -167,6 +167,7 @@ def deeplabv3_resnet10(num_classes=21, *, output_stride=8, dtype=None, **options
         "filters": 64,
         "rates": (4, 8, 12),
         "resize_rule": ResizeRule("letterbox", size_hw=(256, 384)),
+        "recipe": SMALL_SEGMENTER,
         "name": "deeplabv3_resnet10",
         **options,
     }

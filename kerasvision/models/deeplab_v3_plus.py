@@ -18,7 +18,7 @@ from kerasvision.backbones.xception import xception65
 from kerasvision.layers import ConvolutionBlock, DeepLabV3PlusDecoder
 from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.models.dilated import DilatedSegmenter
-from kerasvision.models.recipe import Recipe
+from kerasvision.models.recipe import SMALL_SEGMENTER, Recipe
 from kerasvision.ops.resizing import ResizeRule
 
 
@@ -192,6 +192,7 @@ def deeplabv3plus_resnet10(num_classes=21, *, output_stride=16, dtype=None, **op
         "rates": (4, 8, 12),
         "low_level_filters": 24,
         "resize_rule": ResizeRule("letterbox", size_hw=(256, 384)),
+        "recipe": SMALL_SEGMENTER,
         "name": "deeplabv3plus_resnet10",
         **options,
     }

@@ -16,7 +16,7 @@ import keras
 from kerasvision.backbones.resnet import resnet10, resnet50, resnet101
 from kerasvision.layers import FCNHead
 from kerasvision.models.dilated import DilatedSegmenter
-from kerasvision.models.recipe import Recipe
+from kerasvision.models.recipe import SMALL_SEGMENTER, Recipe
 from kerasvision.ops.resizing import ResizeRule
 
 # What torchvision's weights expect: references/segmentation/presets.py, SegmentationPresetEval.
@@ -81,5 +81,10 @@ def fcn_resnet101(num_classes=21, *, output_stride=8, frozen_stages=0, dtype=Non
 
 def fcn_resnet10(num_classes=21, *, output_stride=8, dtype=None, **options):
     """Return a small FCN that trains on a CPU: a half-width ResNet-10; see `fcn_resnet50`."""
-    options = {"resize_rule": ResizeRule("letterbox", size_hw=(256, 384)), "name": "fcn_resnet10", **options}
+    options = {
+        "resize_rule": ResizeRule("letterbox", size_hw=(256, 384)),
+        "recipe": SMALL_SEGMENTER,
+        "name": "fcn_resnet10",
+        **options,
+    }
     return _fcn(resnet10(output_stride=output_stride, dtype=dtype), num_classes, dtype=dtype, **options)

@@ -137,3 +137,16 @@ class Recipe:
         if exempt:
             optimizer.exclude_from_weight_decay(var_list=exempt)
         return optimizer
+
+
+# What the small segmenters of the zoo share. They begin with random weights; their papers' rates, for networks that
+# begin with a classifier's weights, are too low.
+SMALL_SEGMENTER = Recipe(
+    learning_rate=2e-3,
+    batch_size=8,
+    weight_decay=1e-4,
+    warmup_steps=100,
+    epochs=8,
+    clip_norm=1.0,
+    source="this project, for small networks from random weights: zoo/recipes/streets.py",
+)

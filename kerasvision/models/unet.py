@@ -29,7 +29,7 @@ from kerasvision.backbones.resnet import resnet10, resnet34, resnet50
 from kerasvision.layers import ConvolutionBlock
 from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.models.encoder_decoder import EncoderDecoder
-from kerasvision.models.recipe import Recipe
+from kerasvision.models.recipe import SMALL_SEGMENTER
 from kerasvision.ops.resizing import ResizeRule
 
 
@@ -202,13 +202,7 @@ def unet_resnet10(num_classes=21, *, dtype=None, **options):
     options = {
         "decoder_filters": (128, 64, 32, 16, 8),
         "resize_rule": ResizeRule("letterbox", size_hw=(256, 384)),
-        "recipe": Recipe(
-            learning_rate=2e-3,
-            batch_size=8,
-            weight_decay=1e-4,
-            warmup_steps=100,
-            epochs=8,
-            clip_norm=1.0,
+        "recipe": SMALL_SEGMENTER.replace(
             source="this project, zoo/recipes/streets.py: random weights, 2000 scenes, 4 epochs and then 4 more",
         ),
         "name": "unet_resnet10",

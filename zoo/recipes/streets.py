@@ -9,11 +9,10 @@ from pathlib import Path
 
 import keras
 
+import zoo
 from kerasvision.data import Augmentation, pipeline
 from kerasvision.data.streets import CLASSES, MASK_CLASSES, Streets
 from kerasvision.models.base import Detector
-from kerasvision.models.retinanet import retinanet_resnet10_fpn
-from kerasvision.models.unet import unet_resnet10
 from kerasvision.training import load_model, train
 from zoo.embedded import embed
 from zoo.native import load_weights
@@ -21,15 +20,9 @@ from zoo.native import load_weights
 # Over 400 scenes each, the most boxes of one scene were 12 (easy) and 25 (hard); more would be an error, not a loss.
 MAX_BOXES = 40
 
-RECIPES = {
-    "retinanet_resnet10_fpn": {
-        "build": lambda: retinanet_resnet10_fpn(len(CLASSES), class_names=CLASSES),
-        "augment": Augmentation(scale=(0.8, 1.3), colour=0.2),
-    },
-    "unet_resnet10": {
-        "build": lambda: unet_resnet10(len(MASK_CLASSES), class_names=MASK_CLASSES),
-        "augment": Augmentation(scale=(0.9, 1.2), colour=0.2),
-    },
+AUGMENTATION = {
+    "detection": Augmentation(scale=(0.8, 1.3), colour=0.2),
+    "segmentation": Augmentation(scale=(0.9, 1.2), colour=0.2),
 }
 
 
@@ -46,9 +39,9 @@ class StopAfter(keras.callbacks.Callback):
 
 
 def main():
-    """Train one of the models from random weights; with --embed, measure the best and put it into the package."""
+    """Train a model, best a small one, from random weights; with --embed, measure it and put it into the package."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", choices=RECIPES)
+    parser.add_argument("model", choices=zoo.list_models())
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--scenes", type=int, default=4000)
@@ -61,17 +54,18 @@ def main():
     arguments = parser.parse_args()
 
     keras.utils.set_random_seed(0)
-    recipe = RECIPES[arguments.model]
+    task = zoo.info(arguments.model).task
+    names = CLASSES if task == "detection" else MASK_CLASSES
     if not arguments.embed_only:
         train(
-            recipe["build"](),
+            zoo.get(arguments.model, weights=None, num_classes=len(names), class_names=names),
             Streets("train", count=arguments.scenes),
             Streets("validation"),
             epochs=arguments.epochs,
             batch_size=arguments.batch_size,
             run_dir=arguments.run_dir,
             resume=arguments.resume,
-            augment=recipe["augment"],
+            augment=AUGMENTATION[task],
             cache=True,
             max_boxes=MAX_BOXES,
             verbose=2,
