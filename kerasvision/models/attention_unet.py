@@ -23,6 +23,7 @@ from kerasvision.backbones.resnet import resnet10
 from kerasvision.layers import AttentionGate, ConvolutionBlock
 from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.models.encoder_decoder import EncoderDecoder
+from kerasvision.models.recipe import SMALL_SEGMENTER
 from kerasvision.ops.resizing import ResizeRule
 
 
@@ -120,6 +121,7 @@ def attention_unet_resnet10(num_classes=21, *, dtype=None, **options):
         "upsampling": "nearest",
         "head_kernel_size": 3,
         "resize_rule": ResizeRule("letterbox", size_hw=(256, 384)),
+        "recipe": SMALL_SEGMENTER,
         "name": "attention_unet_resnet10",
         **options,
     }

@@ -25,7 +25,7 @@ from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.layers.unet_blocks import UNetDecoderBlock, Upsampling
 from kerasvision.models.auxiliary import attach_auxiliary, auxiliary_logits
 from kerasvision.models.base import Segmenter, split_inputs
-from kerasvision.models.recipe import Recipe
+from kerasvision.models.recipe import SMALL_SEGMENTER, Recipe
 from kerasvision.ops.interpolation import resize_bilinear
 from kerasvision.ops.resizing import ResizeRule
 
@@ -270,6 +270,7 @@ def unet_plus_plus_resnet10(num_classes=21, *, dtype=None, **options):
     options = {
         "decoder_filters": (128, 64, 32, 16, 8),
         "resize_rule": ResizeRule("letterbox", size_hw=(256, 384)),
+        "recipe": SMALL_SEGMENTER,
         "name": "unet_plus_plus_resnet10",
         **options,
     }
