@@ -9,17 +9,17 @@ image -> 11x11 /4 -> C1 (stride 4) -> pool (8) -> 5x5 -> C2 (8) -> pool (16) -> 
 import keras
 from keras import ops
 
+from kerasvision.backbones.base import Backbone
 from kerasvision.layers.convolution import ConvolutionBlock
 from kerasvision.layers.local_response_normalization import LocalResponseNormalization
 from kerasvision.layers.pooling import MaxPooling
-from kerasvision.layers.trainability import constructor_arguments, pass_on_frozen, restore_trainable, trainable_config
 
 _KERNEL_SIZES = (11, 5, 3, 3, 3)
 _POOLED = (1, 2, 5)  # the convolutions that a pooling follows
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class AlexNet(keras.Model):
+class AlexNet(Backbone):
     """AlexNet's five convolutions, as in CaffeNet and the paper, or with other arguments as in torchvision.
 
     Args:
@@ -68,7 +68,7 @@ class AlexNet(keras.Model):
         self._pooled = pooled
         self._ceil_mode = ceil_mode
         self._frozen_stages = frozen_stages
-        self._layer_dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        self.use_dtype(dtype)
 
         inputs = x = keras.Input((None, None, 3), name="images")
         convolved, after_pooling = [], []
@@ -83,13 +83,14 @@ class AlexNet(keras.Model):
             after_pooling.append(x)
             if response_normalization and number < 5:
                 x = LocalResponseNormalization(name=f"norm{number}", dtype=self._layer_dtype)(x)
-        super().__init__(inputs, after_pooling if pooled else convolved, name=name, **kwargs)
-        self.dtype_policy = self._layer_dtype  # Keras's functional models take no dtype
         frozen_parts = tuple(f"conv{number}" for number in range(1, frozen_stages + 1))
-        for layer in self.layers:
-            if layer.name.startswith(frozen_parts):
-                layer.trainable = False
-        pass_on_frozen(self)
+        super().__init__(
+            inputs,
+            after_pooling if pooled else convolved,
+            is_frozen=lambda layer: layer.startswith(frozen_parts),
+            name=name,
+            **kwargs,
+        )
 
     @property
     def strides(self):
@@ -138,15 +139,8 @@ class AlexNet(keras.Model):
             "pooled": self._pooled,
             "ceil_mode": self._ceil_mode,
             "frozen_stages": self._frozen_stages,
-            "dtype": keras.dtype_policies.serialize(self._layer_dtype),
-            "name": self.name,
-            **trainable_config(self),
+            **super().get_config(),
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Build the network from what `get_config` returned."""
-        return restore_trainable(cls(**constructor_arguments(config)), config)
 
 
 # What `AlexNet` must be given to be torchvision's `alexnet`.

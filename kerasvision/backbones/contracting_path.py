@@ -9,12 +9,12 @@ from typing import Literal
 
 import keras
 
-from kerasvision.layers.trainability import constructor_arguments, pass_on_frozen, restore_trainable, trainable_config
+from kerasvision.backbones.base import Backbone
 from kerasvision.layers.unet_blocks import UNetDoubleConvolution, UNetEncoderBlock
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class ContractingPath(keras.Model):
+class ContractingPath(Backbone):
     """The left half of U-Net: double convolutions, each followed by 2x2 max pooling.
 
     Args:
@@ -48,21 +48,24 @@ class ContractingPath(keras.Model):
         self._dropout = dropout
         self._padding = padding
         self._round_down = round_down
-        dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        self.use_dtype(dtype)
         inputs = x = keras.Input((None, None, 3), name="images")
         features = []
         for level, width in enumerate(self._widths):
-            options = {"normalization": normalization, "padding": padding, "name": f"level{level}", "dtype": dtype}
+            options = {
+                "normalization": normalization,
+                "padding": padding,
+                "name": f"level{level}",
+                "dtype": self._layer_dtype,
+            }
             if level:
                 x = UNetEncoderBlock(width, round_down=round_down, **options)(x)
             else:
                 x = UNetDoubleConvolution(width, **options)(x)
             if dropout and level >= len(self._widths) - 2:
-                x = keras.layers.Dropout(dropout, name=f"dropout{level}", dtype=dtype)(x)
+                x = keras.layers.Dropout(dropout, name=f"dropout{level}", dtype=self._layer_dtype)(x)
             features.append(x)
         super().__init__(inputs, features, name=name, **kwargs)
-        self.dtype_policy = dtype  # Keras's functional models take none
-        pass_on_frozen(self)
 
     @property
     def strides(self):
@@ -82,12 +85,5 @@ class ContractingPath(keras.Model):
             "dropout": self._dropout,
             "padding": self._padding,
             "round_down": self._round_down,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "name": self.name,
-            **trainable_config(self),
+            **super().get_config(),
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Build the path from what `get_config` returned."""
-        return restore_trainable(cls(**constructor_arguments(config)), config)

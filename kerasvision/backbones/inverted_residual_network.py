@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import keras
 
+from kerasvision.backbones.base import Backbone, check_output_stride
 from kerasvision.layers.convolution import ConvolutionBlock
 from kerasvision.layers.inverted_residual import InvertedResidual
-from kerasvision.layers.trainability import constructor_arguments, pass_on_frozen, restore_trainable, trainable_config
 
 # As torchvision initialises its 1x1 convolutions.
 _INITIALIZER = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
@@ -46,7 +46,7 @@ def round_filters(filters: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * filters else rounded
 
 
-class InvertedResidualNetwork(keras.Model):
+class InvertedResidualNetwork(Backbone):
     """A stem of stride 2, inverted residuals, and a last 1x1 convolution.
 
     Args:
@@ -99,9 +99,9 @@ class InvertedResidualNetwork(keras.Model):
         self._frozen_stages = frozen_stages
         self._output_stride = output_stride
         self._dilate_first_blocks = dilate_first_blocks
-        self._layer_dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        self.use_dtype(dtype)
         self.last_index = len(blocks) + 1
-        # Where torchvision's stages begin, and where the last of them ends.
+        # Where torchvision's stages begin, and where the last of them ends, counted as in `feature_indices`.
         strided = (index for index, block in enumerate(blocks, 1) if block.strides > 1)
         stages = (0, *strided, self.last_index, self.last_index + 1)
         self._check(len(stages) - 1)
@@ -129,9 +129,9 @@ class InvertedResidualNetwork(keras.Model):
             features[self.last_index], strides[self.last_index] = (x, None), (stride, stride)
         kinds = [(index, int(index in self._expanded_features)) for index in self._feature_indices]
         self._strides = tuple(strides[index][kind] for index, kind in kinds)
-        super().__init__(inputs, [features[index][kind] for index, kind in kinds], **kwargs)
-        self.dtype_policy = self._layer_dtype  # Keras's functional models take no dtype
-        self._freeze(stages[frozen_stages])
+        names = ("stem", *(f"block{index}" for index in range(1, self.last_index)), "last")[: stages[frozen_stages]]
+        outputs = [features[index][kind] for index, kind in kinds]
+        super().__init__(inputs, outputs, is_frozen=lambda name: name in names, **kwargs)
 
     @property
     def strides(self):
@@ -149,16 +149,7 @@ class InvertedResidualNetwork(keras.Model):
             )
         if not 0 <= self._frozen_stages <= stages:
             raise ValueError(f"`frozen_stages` {self._frozen_stages} must be 0 (train all) to {stages} (all frozen)")
-        if self._output_stride not in (8, 16, 32):
-            raise ValueError(f"`output_stride` {self._output_stride!r} must be 8, 16 or 32")
-
-    def _freeze(self, count):
-        """Freeze the first layers, counted as in `feature_indices`."""
-        names = ("stem", *(f"block{index}" for index in range(1, self.last_index)), "last")[:count]
-        for layer in self.layers:
-            if layer.name in names:
-                layer.trainable = False
-        pass_on_frozen(self)
+        check_output_stride(self._output_stride)
 
     def _convolution(self, x, filters, kernel_size, activation, name, *, strides=1):
         return ConvolutionBlock(
@@ -207,12 +198,5 @@ class InvertedResidualNetwork(keras.Model):
             "frozen_stages": self._frozen_stages,
             "output_stride": self._output_stride,
             "dilate_first_blocks": self._dilate_first_blocks,
-            "dtype": keras.dtype_policies.serialize(self._layer_dtype),
-            "name": self.name,
-            **trainable_config(self),
+            **super().get_config(),
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Build the network from what `get_config` returned."""
-        return restore_trainable(cls(**constructor_arguments(config)), config)

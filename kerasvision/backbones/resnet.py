@@ -13,16 +13,16 @@ from typing import Literal
 
 import keras
 
+from kerasvision.backbones.base import Backbone, check_output_stride
 from kerasvision.layers.convolution import ConvolutionBlock
 from kerasvision.layers.pooling import MaxPooling
-from kerasvision.layers.trainability import constructor_arguments, pass_on_frozen, restore_trainable, trainable_config
 
 _INITIALIZER = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
 _EXPANSION = {"basic": 1, "bottleneck": 4}
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class ResNet(keras.Model):
+class ResNet(Backbone):
     """A residual network that returns the features of every stride.
 
     Args:
@@ -72,8 +72,7 @@ class ResNet(keras.Model):
             raise ValueError(f"`frozen_stages` {frozen_stages} must be 0 (train all) to 5 (stem and four stages)")
         if not len(depths) == len(widths) == 4:
             raise ValueError(f"`depths` {depths} and `widths` {widths} must both list four stages")
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"`output_stride` {output_stride!r} must be 8, 16 or 32")
+        check_output_stride(output_stride)
         if strided_convolution not in ("3x3", "1x1"):
             raise ValueError(f"`strided_convolution` {strided_convolution!r} must be '3x3' or '1x1'")
         self._block = block
@@ -88,7 +87,7 @@ class ResNet(keras.Model):
         self._strided_convolution = strided_convolution
         self._ceil_mode = ceil_mode
         self._momentum = momentum
-        self._layer_dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        self.use_dtype(dtype)
 
         inputs = keras.Input((None, None, 3), name="images")
         x = self._convolution(inputs, stem_filters, 7, "stem", strides=2, activation="relu")
@@ -104,13 +103,8 @@ class ResNet(keras.Model):
             for index in range(1, depth):
                 x = self._residual_block(x, width, 1, dilation, f"stage{stage}_block{index}")
             features.append(x)
-        super().__init__(inputs, features, name=name, **kwargs)
-        self.dtype_policy = self._layer_dtype  # Keras's functional models take no dtype
         frozen_parts = ("stem", "stage1", "stage2", "stage3", "stage4")[:frozen_stages]
-        for layer in self.layers:
-            if layer.name.startswith(frozen_parts):
-                layer.trainable = False
-        pass_on_frozen(self)
+        super().__init__(inputs, features, is_frozen=lambda layer: layer.startswith(frozen_parts), name=name, **kwargs)
 
     @property
     def strides(self):
@@ -163,15 +157,8 @@ class ResNet(keras.Model):
             "strided_convolution": self._strided_convolution,
             "ceil_mode": self._ceil_mode,
             "momentum": self._momentum,
-            "dtype": keras.dtype_policies.serialize(self._layer_dtype),
-            "name": self.name,
-            **trainable_config(self),
+            **super().get_config(),
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Build the network from what `get_config` returned."""
-        return restore_trainable(cls(**constructor_arguments(config)), config)
 
 
 def resnet10(**options):

@@ -9,15 +9,15 @@ The layout is that of torchvision's `vgg11` to `vgg19` and `vgg11_bn` to `vgg19_
 
 import keras
 
+from kerasvision.backbones.base import Backbone, check_output_stride
 from kerasvision.layers.convolution import ConvolutionBlock
 from kerasvision.layers.pooling import MaxPooling
-from kerasvision.layers.trainability import constructor_arguments, pass_on_frozen, restore_trainable, trainable_config
 
 _INITIALIZER = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class VGG(keras.Model):
+class VGG(Backbone):
     """A VGG network that returns the features of every stride.
 
     Args:
@@ -64,8 +64,7 @@ class VGG(keras.Model):
             raise ValueError(f"`pool_size` {pool_size!r} must be 2, as in the paper, or 3, as in DeepLab")
         if not 0 <= frozen_stages <= 5:
             raise ValueError(f"`frozen_stages` {frozen_stages} must be 0 (train all) to 5 (all blocks)")
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"`output_stride` {output_stride!r} must be 8, 16 or 32")
+        check_output_stride(output_stride)
         self._depths = tuple(depths)
         self._widths = tuple(widths)
         self._normalization = normalization
@@ -75,7 +74,7 @@ class VGG(keras.Model):
         self._ceil_mode = ceil_mode
         self._frozen_stages = frozen_stages
         self._output_stride = output_stride
-        self._layer_dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        self.use_dtype(dtype)
 
         inputs = x = keras.Input((None, None, 3), name="images")
         features, strides, centres = [], [], []
@@ -97,14 +96,9 @@ class VGG(keras.Model):
                 features.append(x)
                 strides.append(stride)
                 centres.append(centre)
-        super().__init__(inputs, features, name=name, **kwargs)
         self._strides, self._centres = tuple(strides), tuple(centres)
-        self.dtype_policy = self._layer_dtype  # Keras's functional models take no dtype
         frozen_parts = tuple(f"conv{block}_" for block in range(1, frozen_stages + 1))
-        for layer in self.layers:
-            if layer.name.startswith(frozen_parts):
-                layer.trainable = False
-        pass_on_frozen(self)
+        super().__init__(inputs, features, is_frozen=lambda layer: layer.startswith(frozen_parts), name=name, **kwargs)
 
     @property
     def strides(self):
@@ -161,15 +155,8 @@ class VGG(keras.Model):
             "ceil_mode": self._ceil_mode,
             "frozen_stages": self._frozen_stages,
             "output_stride": self._output_stride,
-            "dtype": keras.dtype_policies.serialize(self._layer_dtype),
-            "name": self.name,
-            **trainable_config(self),
+            **super().get_config(),
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Build the network from what `get_config` returned."""
-        return restore_trainable(cls(**constructor_arguments(config)), config)
 
 
 def vgg8(**options):

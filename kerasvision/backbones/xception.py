@@ -14,13 +14,13 @@ convolution. Features before a stride are taken after that ReLU, as in timm; the
 
 import keras
 
+from kerasvision.backbones.base import Backbone, check_output_stride
 from kerasvision.layers.convolution import ConvolutionBlock
 from kerasvision.layers.separable_convolution import SeparableConvolutionBlock
-from kerasvision.layers.trainability import constructor_arguments, pass_on_frozen, restore_trainable, trainable_config
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class Xception(keras.Model):
+class Xception(Backbone):
     """An aligned Xception that returns the features of every stride.
 
     Args:
@@ -67,7 +67,7 @@ class Xception(keras.Model):
         self._momentum = momentum
         self._frozen_stages = frozen_stages
         self._output_stride = output_stride
-        self._layer_dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        self.use_dtype(dtype)
         self._check()
 
         inputs = keras.Input((None, None, 3), name="images")
@@ -89,13 +89,10 @@ class Xception(keras.Model):
                 dilation *= strides
         for index, filters in enumerate((last[0], last[0], last[1])):
             x = self._separable(x, filters, 1, dilation, f"exit1_separable{index}", "relu", depthwise_activation="relu")
-        super().__init__(inputs, [*features, x], name=name, **kwargs)
-        self.dtype_policy = self._layer_dtype  # Keras's functional models take no dtype
         frozen_parts = ("stem", "entry", "middle", "exit")[:frozen_stages]
-        for layer in self.layers:
-            if layer.name.startswith(frozen_parts):
-                layer.trainable = False
-        pass_on_frozen(self)
+        super().__init__(
+            inputs, [*features, x], is_frozen=lambda layer: layer.startswith(frozen_parts), name=name, **kwargs
+        )
 
     @property
     def strides(self):
@@ -115,8 +112,7 @@ class Xception(keras.Model):
             )
         if not 0 <= self._frozen_stages <= 4:
             raise ValueError(f"`frozen_stages` {self._frozen_stages} must be 0 (train all) to 4 (stem and three flows)")
-        if self._output_stride not in (8, 16, 32):
-            raise ValueError(f"`output_stride` {self._output_stride!r} must be 8, 16 or 32")
+        check_output_stride(self._output_stride)
 
     def _convolution(self, x, filters, kernel_size, name, *, strides=1, activation=None):
         return ConvolutionBlock(
@@ -169,15 +165,8 @@ class Xception(keras.Model):
             "momentum": self._momentum,
             "frozen_stages": self._frozen_stages,
             "output_stride": self._output_stride,
-            "dtype": keras.dtype_policies.serialize(self._layer_dtype),
-            "name": self.name,
-            **trainable_config(self),
+            **super().get_config(),
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Build the network from what `get_config` returned."""
-        return restore_trainable(cls(**constructor_arguments(config)), config)
 
 
 def xception41(**options):

@@ -9,6 +9,7 @@ import pytest
 from keras import ops
 
 import zoo
+from kerasvision.backbones.base import Backbone
 from kerasvision.backbones.contracting_path import ContractingPath
 from kerasvision.backbones.resnet import ResNet
 from kerasvision.backbones.vgg import VGG
@@ -88,8 +89,8 @@ def _arguments(cls):
     """Return {name: default} of a class's constructor and, where it passes others on, of its bases' up to Keras."""
     found = {}
     for base in cls.__mro__:
-        if base.__module__.startswith("keras."):
-            break
+        if base is Backbone or base.__module__.startswith("keras."):
+            break  # what their constructors take, the class built, not its user
         if "__init__" in vars(base):
             for parameter in inspect.signature(base.__init__).parameters.values():
                 if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
