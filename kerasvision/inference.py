@@ -91,8 +91,10 @@ class Predictor:
             results a little.
         score_threshold: Detections that score less are left out, on top of the model's own threshold.
         palette: (C, 3) uint8 colour of each class of a segmenter, handed on with its results.
-        freeze: Under TensorFlow, build the weights of the first call into the graph as constants: faster, but weights
-            that are loaded or trained later need a new Predictor. Other backends gain nothing and stay as they are.
+        freeze: Under TensorFlow, work out beforehand what depends on weights alone, from those of the first call, and
+            on a CPU give wide 3x3 convolutions Winograd's form: about half of the time for a RetinaNet or U-Net, with
+            outputs that differ by some 1e-5. Weights that are loaded or trained later need a new Predictor. Other
+            backends stay as they are.
         tiles: For a segmenter: windows of the image's own pixels in place of the whole image; see `Tiles`. Beyond the
             image and its mask, memory does not grow with the image. An array or a .npy file (height, width, 3) is read
             window by window; a PNG, JPEG or TIFF file has to be decoded whole.
