@@ -1,12 +1,12 @@
 """Normalisation of images and of features."""
 
-import keras
 import numpy as np
 
 from examples.gallery import drawing as d
 from examples.gallery.registry import picture
 from kerasvision.data.streets import Streets
 from kerasvision.layers import (
+    BatchNormalization,
     FrozenBatchNormalization,
     ImageNormalization,
     LocalResponseNormalization,
@@ -38,7 +38,9 @@ def image_normalization():
     return figure
 
 
-@picture("Normalisation", "layers.FrozenBatchNormalization", "layers.SyncBatchNormalization")
+@picture(
+    "Normalisation", "layers.BatchNormalization", "layers.FrozenBatchNormalization", "layers.SyncBatchNormalization"
+)
 def batch_normalization():
     """Batch normalisation: plain, synchronised and frozen.
 
@@ -52,7 +54,7 @@ def batch_normalization():
     drift = 2 - 2 * np.cos(np.linspace(0, 2 * np.pi, 60))
     batches = [(rng.normal(mean, 1 + mean / 4, (2, 8, 8, 1))).astype("float32") for mean in drift]
     layers = (
-        ("BatchNormalization (Keras)", keras.layers.BatchNormalization(momentum=0.9), "-"),
+        ("BatchNormalization", BatchNormalization(momentum=0.9), "-"),
         ("SyncBatchNormalization", SyncBatchNormalization(momentum=0.9), "--"),
         ("FrozenBatchNormalization", FrozenBatchNormalization(), "-"),
     )

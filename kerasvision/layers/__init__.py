@@ -18,7 +18,12 @@ from kerasvision.layers.inverted_residual import InvertedResidual
 from kerasvision.layers.l2_normalization import L2Normalization
 from kerasvision.layers.local_response_normalization import LocalResponseNormalization
 from kerasvision.layers.non_max_suppression import NonMaxSuppression
-from kerasvision.layers.normalization import FrozenBatchNormalization, ImageNormalization, SyncBatchNormalization
+from kerasvision.layers.normalization import (
+    BatchNormalization,
+    FrozenBatchNormalization,
+    ImageNormalization,
+    SyncBatchNormalization,
+)
 from kerasvision.layers.path_aggregation import CSPPathAggregation, PathAggregation
 from kerasvision.layers.pooling import MaxPooling
 from kerasvision.layers.roi_align import RoIAlign
@@ -37,6 +42,7 @@ __all__ = [
     "AnchorGenerator",
     "AtrousPyramidClassifier",
     "AttentionGate",
+    "BatchNormalization",
     "BiFPN",
     "BilinearInitializer",
     "BilinearUpsampling",

@@ -246,6 +246,7 @@ def test_unet_decoder_block_computes_in_its_own_precision(policy, upsampling, tr
 # --- configuration of every layer: no argument at its default
 
 CASES = {
+    "BatchNormalization": ({"epsilon": 0.1, "momentum": 0.7}, [(1, 2, 2, 3)]),
     "BiFPN": (
         {
             "filters": 4,

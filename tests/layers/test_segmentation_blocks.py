@@ -8,6 +8,7 @@ from keras import ops
 from kerasvision.layers.convolution import ConvolutionBlock, DepthwiseConvolutionBlock
 from kerasvision.layers.deeplab_blocks import ASPP, AtrousPyramidClassifier, DeepLabV3PlusDecoder
 from kerasvision.layers.fcn_blocks import BilinearInitializer, BilinearUpsampling, FCNSkip
+from kerasvision.layers.normalization import BatchNormalization
 from kerasvision.layers.separable_convolution import SeparableConvolutionBlock
 from kerasvision.layers.squeeze_excitation import SqueezeExcitation
 
@@ -111,7 +112,7 @@ def test_block_folds_batch_normalization_at_inference(name, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a map was normalised by itself")
 
-    monkeypatch.setattr(keras.layers.BatchNormalization, "call", refuse)
+    monkeypatch.setattr(BatchNormalization, "call", refuse)
     block(*arrays, training=False)
     with pytest.raises(AssertionError, match="normalised"):
         block(*arrays, training=True)
