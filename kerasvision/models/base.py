@@ -610,8 +610,8 @@ class Segmenter(VisionModel):
 
         Args:
             optimizer: As in `VisionModel.compile`.
-            loss: A loss of integer masks and logits: a name such as ``"dice"`` (see `kerasvision.losses.get`), an
-                object or a function; default: the sum of `loss_names`.
+            loss: A loss of integer masks and logits: a name such as ``"dice"`` or ``"cross_entropy + 0.5 * dice"``
+                (see `kerasvision.losses.get`), an object or a function; default: the sum of `loss_names`.
             metrics: Keras metrics; default: mIoU, pixel accuracy and Dice.
             **kwargs: As in `keras.Model.compile`.
         """

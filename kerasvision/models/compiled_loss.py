@@ -41,8 +41,8 @@ def segmentation_loss(loss):
     """Return the loss of a segmenter, which gives logits.
 
     Args:
-        loss: A name as `kerasvision.losses.get` takes, a Keras loss, its class or configuration, a function, a list of
-            these, or ``None``.
+        loss: A name as `kerasvision.losses.get` takes, or several ("cross_entropy + dice"), a Keras loss, its class or
+            configuration, a function, a list of these, or ``None``.
 
     Raises:
         ValueError: A name that nothing has, or a loss that reads probabilities, whatever it is called. Losses of any
@@ -53,6 +53,10 @@ def segmentation_loss(loss):
     given = loss
     if isinstance(loss, str | type) or (isinstance(loss, dict) and "class_name" in loss):
         loss = losses.get(loss)
+    if isinstance(loss, losses.CombinedLoss):
+        for part in loss.losses:
+            segmentation_loss(part)
+        return loss
     function, options = _function_of(loss)
     if function in _PROBABILITIES and options.get("from_logits") is not True:
         ours, of_logits = _PROBABILITIES[function]
@@ -94,4 +98,6 @@ def _shown(loss):
 
 def reads_class_ids(loss) -> bool:
     """Return whether a loss reads masks of class ids, and not a 0 or 1 for each class."""
+    if isinstance(loss, losses.CombinedLoss):
+        return any(map(reads_class_ids, loss.losses))  # all are given the same masks
     return isinstance(loss, _CLASS_IDS) or (isinstance(loss, RegionLoss) and loss.mode == "multiclass")
