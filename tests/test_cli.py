@@ -323,6 +323,16 @@ def test_predict_passes_on_tiles_views_and_crf(fake, scene, tmp_path):
     assert not fake.predictors[3].options["augment"].flip and "tiles" not in fake.predictors[3].options
 
 
+def test_predict_in_tiles_shows_a_bar_of_them_on_a_terminal(fake, scene, tmp_path, monkeypatch):
+    fake.task = "segmentation"
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
+    arguments = ("predict", scene, "--model", "m", "--out", tmp_path / "out")
+    for options, shown in ((("--tile", 64), True), ((), False)):
+        result = run(*arguments, *options)
+        assert result.exit_code == 0 and "predicting" in result.stderr
+        assert ("tiles" in result.stderr and "1/2" in result.stderr) == shown  # the stand-in has done 1 of 2
+
+
 def test_predict_in_tiles_draws_large_images_smaller(fake, scene, tmp_path, monkeypatch):
     fake.task = "segmentation"
     monkeypatch.setattr(cli_predict, "_LONGEST_DRAWN", 40)  # of 80
