@@ -48,7 +48,7 @@ def get(identifier, **options):
             "cross_entropy + 0.5 * dice", for a `CombinedLoss`; or whatever `keras.losses.get` takes: a name of Keras's
             own, a configuration, a function, a loss or ``None``. A name that both have means ours, in capitals too:
             "dice", and "Dice", which in Keras is the class of its own.
-        **options: Arguments of the loss, if `identifier` is one of `BY_NAME`.
+        **options: Arguments of the loss, if `identifier` is one of `BY_NAME`, or of each that is added up.
 
     Raises:
         ValueError: If neither knows the name, or if options come with something else than a name of ours.
@@ -59,8 +59,8 @@ def get(identifier, **options):
     """
     if isinstance(identifier, str) and identifier.lower() in BY_NAME:
         return BY_NAME[identifier.lower()](**options)
-    if isinstance(identifier, str) and not options and set(identifier) & set("+*"):
-        return _sum_of(identifier)
+    if isinstance(identifier, str) and set(identifier) & set("+*"):
+        return _sum_of(identifier, options)
     if options:
         raise ValueError(
             f"`identifier` is {identifier!r}, which takes no options here, but {', '.join(options)} came; give a loss "
@@ -74,7 +74,7 @@ def get(identifier, **options):
     raise ValueError(f"`identifier` {identifier!r} is no loss's name; {close_matches(identifier, BY_NAME)}")
 
 
-def _sum_of(text):
+def _sum_of(text, options):
     """Return the `CombinedLoss` that a text such as "cross_entropy + 0.5 * dice" names."""
     names, factors = [], []
     for term in text.split("+"):
@@ -92,4 +92,4 @@ def _sum_of(text):
                 f"`identifier` {text!r} adds up {names[-1]!r}, which is no loss of ours; "
                 f"{close_matches(names[-1], BY_NAME)}"
             )
-    return CombinedLoss([get(name) for name in names], factors, name=text)
+    return CombinedLoss([get(name, **options) for name in names], factors, name=text)

@@ -41,6 +41,11 @@ def test_names_with_plus_signs_are_combined(text, kinds, factors):
     assert loss.factors == factors and loss.name == text
 
 
+def test_options_reach_every_part():
+    parts = losses.get("cross_entropy + dice", class_weights=(1, 2), ignore_class=0).losses
+    assert [(part.class_weights, part.ignore_class) for part in parts] == [((1, 2), 0)] * 2
+
+
 def test_combined_by_name_gives_the_sum():
     assert _value(losses.get("cross_entropy + dice"), MASK, LOGITS) == pytest.approx(CROSS_ENTROPY + DICE, rel=1e-5)
 
