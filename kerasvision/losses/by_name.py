@@ -92,4 +92,10 @@ def _sum_of(text, options):
                 f"`identifier` {text!r} adds up {names[-1]!r}, which is no loss of ours; "
                 f"{close_matches(names[-1], BY_NAME)}"
             )
-    return CombinedLoss([get(name, **options) for name in names], factors, name=text)
+    parts = [get(name, **options) for name in names]
+    # "focal" ignores nothing unless told to, since it is a detector's too; beside a loss of masks it is one of masks.
+    ignored = {part.ignore_class for part in parts if getattr(part, "ignore_class", None) is not None}
+    for index, part in enumerate(parts):
+        if ignored and getattr(part, "ignore_class", 0) is None:
+            parts[index] = get(names[index], **{**options, "ignore_class": min(ignored)})
+    return CombinedLoss(parts, factors, name=text)

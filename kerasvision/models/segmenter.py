@@ -110,7 +110,7 @@ class Segmenter(VisionModel):
         """
         if metrics is None:
             metrics = [SegmentationMetrics(self.num_classes, ignore_class=self.ignore_class)]
-        super().compile(optimizer=optimizer, loss=segmentation_loss(loss), metrics=metrics, **kwargs)
+        super().compile(optimizer=optimizer, loss=segmentation_loss(loss, self.ignore_class), metrics=metrics, **kwargs)
 
     def evaluate(self, x=None, y=None, batch_size=None, verbose: str | int = "auto", **kwargs):
         """Return losses and metrics: `keras.Model.evaluate`, with the default metrics if the model is not compiled.

@@ -46,6 +46,13 @@ def test_options_reach_every_part():
     assert [(part.class_weights, part.ignore_class) for part in parts] == [((1, 2), 0)] * 2
 
 
+def test_focal_beside_a_loss_of_masks_ignores_what_that_ignores():
+    assert [part.ignore_class for part in losses.get("focal + dice").losses] == [255, 255]
+    assert losses.get("2 * focal").ignore_class is None
+    loss = losses.get("focal + dice", ignore_class=1)
+    assert [part.ignore_class for part in loss.losses] == [1, 1]
+
+
 def test_combined_by_name_gives_the_sum():
     assert _value(losses.get("cross_entropy + dice"), MASK, LOGITS) == pytest.approx(CROSS_ENTROPY + DICE, rel=1e-5)
 

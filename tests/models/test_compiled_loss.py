@@ -72,6 +72,22 @@ def test_combination_by_name_is_the_sum_of_the_losses_of_the_logits(segmenter, t
     assert keras.saving.load_model(tmp_path / "model.keras").loss.factors == (1.0, 0.5)
 
 
+@pytest.mark.parametrize("name", ["focal", "2 * focal", "focal + cross_entropy"])
+def test_focal_by_name_leaves_out_ignored_pixels(segmenter, name):
+    """Whatever is predicted there: the logits of an image whose ignored half is another picture."""
+    masks = MASKS.copy()
+    masks[:, :, 16:] = 255
+    segmenter.compile(loss=name)
+    assert segmenter.loss.ignore_class == 255
+    logits = ops.convert_to_numpy(segmenter(IMAGES))
+    changed = np.where((masks == 255)[..., None], -logits, logits)
+    value, other = (float(ops.convert_to_numpy(segmenter.loss(masks, part))) for part in (logits, changed))
+    assert value == pytest.approx(other, rel=1e-6) and value > 0
+    mine = losses.SigmoidFocalLoss()
+    segmenter.compile(loss=mine)
+    assert segmenter.loss is mine and mine.ignore_class is None  # an object is as its maker wanted it
+
+
 def test_loss_by_name_survives_saving(segmenter, tmp_path):
     segmenter.compile(loss="lovasz_softmax")
     segmenter.fit(IMAGES, MASKS, verbose=0)
