@@ -138,6 +138,7 @@ def compare(name: str, size: int, *, repeats: int = 9, seed: int = 0) -> dict:
 
 def _train(theirs, ours, repeats, seed) -> dict:
     """Return the times of a training step."""
+    import keras
     import torch
 
     generator = np.random.default_rng(seed)
@@ -154,8 +155,8 @@ def _train(theirs, ours, repeats, seed) -> dict:
     ]
     optimizer = torch.optim.SGD(theirs.parameters(), lr=1e-6, momentum=0.9, weight_decay=1e-4)
     theirs.train()
-    ours.compile()
-    ours.optimizer.learning_rate = 1e-6  # weights that find something are no place to learn from
+    # Hardly a step at all on both sides: weights that find something are no place to learn from.
+    ours.compile(keras.optimizers.SGD(1e-6, momentum=0.9, weight_decay=1e-4))
 
     def their_step():
         optimizer.zero_grad()
