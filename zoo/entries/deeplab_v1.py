@@ -1,5 +1,6 @@
 """DeepLab v1."""
 
+from zoo.embedded import weights_of
 from zoo.registry import Entry, Weights
 
 _PAPER = "Chen et al. 2015, Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs, "
@@ -44,5 +45,7 @@ ENTRIES = (
         macs=1_222_598_400,
         macs_hw=(256, 384),
         macs_classes=21,
+        weights=weights_of("deeplab_v1_vgg8"),
+        default="streets",
     ),
 )

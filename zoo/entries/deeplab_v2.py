@@ -4,6 +4,7 @@ The weights that https://github.com/kazuto1011/deeplab-pytorch publishes (VOC 20
 dense CRF) are read from a file: their checksum is not known here.
 """
 
+from zoo.embedded import weights_of
 from zoo.registry import Entry
 
 _PAPER = "Chen et al. 2016, DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution, and "
@@ -35,5 +36,7 @@ ENTRIES = (
         macs=2_969_763_840,
         macs_hw=(256, 384),
         macs_classes=21,
+        weights=weights_of("deeplabv2_resnet10"),
+        default="streets",
     ),
 )

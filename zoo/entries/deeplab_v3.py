@@ -1,6 +1,7 @@
 """DeepLabV3, as torchvision's."""
 
 from kerasvision.ops.resizing import ResizeRule
+from zoo.embedded import weights_of
 from zoo.registry import Entry, Weights
 
 _PAPER = "Chen et al. 2017, Rethinking Atrous Convolution for Semantic Image Segmentation, "
@@ -85,5 +86,7 @@ ENTRIES = (
         macs=2_873_344_000,
         macs_hw=(256, 384),
         macs_classes=21,
+        weights=weights_of("deeplabv3_resnet10"),
+        default="streets",
     ),
 )

@@ -1,5 +1,6 @@
 """DeepLabV3+."""
 
+from zoo.embedded import weights_of
 from zoo.registry import Entry
 
 _PAPER = "Chen et al. 2018, Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation, "
@@ -78,5 +79,7 @@ ENTRIES = (
         macs=847_273_984,
         macs_hw=(256, 384),
         macs_classes=21,
+        weights=weights_of("deeplabv3plus_resnet10"),
+        default="streets",
     ),
 )

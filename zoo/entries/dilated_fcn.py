@@ -1,6 +1,7 @@
 """FCN on dilated residual networks, as torchvision's."""
 
 from kerasvision.ops.resizing import ResizeRule
+from zoo.embedded import weights_of
 from zoo.registry import Entry, Weights
 
 _PAPER = "Long et al. 2015, Fully Convolutional Networks for Semantic Segmentation, https://arxiv.org/abs/1411.4038"
@@ -69,5 +70,7 @@ ENTRIES = (
         macs=2_307_096_576,
         macs_hw=(256, 384),
         macs_classes=21,
+        weights=weights_of("fcn_resnet10"),
+        default="streets",
     ),
 )

@@ -1,5 +1,6 @@
 """FCN on VGG-16 and AlexNet, as in the paper."""
 
+from zoo.embedded import weights_of
 from zoo.registry import Entry, Weights
 
 _PAPER = "Long et al. 2015, Fully Convolutional Networks for Semantic Segmentation, https://arxiv.org/abs/1411.4038"
@@ -68,5 +69,7 @@ ENTRIES = (
         macs=477_044_736,
         macs_hw=(256, 384),
         macs_classes=21,
+        weights=weights_of("fcn8s_vgg8"),
+        default="streets",
     ),
 )
