@@ -4,11 +4,11 @@ import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from kerasvision.cli_datasets import DATA_HELP, ClassesOption, open_data
+from kerasvision.cli_datasets import DATA_HELP, ClassesOption, WeightMethod, count_weights, open_data
 from kerasvision.cli_inputs import UserError, in_options, naming, output_console, progress_bar
 
 app = typer.Typer(help="Look at data sets and check them.", no_args_is_help=True)
@@ -21,9 +21,6 @@ TaskOption = Annotated[
         show_default=False,
     ),
 ]
-
-# Those of `kerasvision.data.class_weights`, which is not imported for --help.
-_WeightMethod = Literal["median_frequency", "inverse", "effective_number", "enet"]
 
 _CELL_WIDTH = 480  # pixels; narrower images are enlarged so that their tags can be read
 
@@ -143,21 +140,17 @@ def weights(
     data: Annotated[str, typer.Argument(help=DATA_HELP)],
     split: Annotated[str, typer.Option(help="Split to count.")] = "train",
     classes: ClassesOption = None,
-    method: Annotated[_WeightMethod, typer.Option(help="How weights follow from counts.")] = "median_frequency",
+    method: Annotated[WeightMethod, typer.Option(help="How weights follow from counts.")] = "median_frequency",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Count the pixels of each mask class, and weight rare classes more.
 
-    The weights are for losses: compile(loss=CrossEntropyLoss(class_weights=[...])).
+    The weights are for losses: compile(loss=CrossEntropyLoss(class_weights=[...])),
+    or `train --loss cross_entropy --class-weights METHOD`, which counts by itself.
     A class without any pixel has weight 0.
     """
-    from kerasvision import data as data_sets
-
     dataset = open_data(data, split, task="segmentation", classes=classes)
-    with progress_bar() as progress, naming(f"--data {data} --split", split):
-        bar = progress.add_task("counting", total=len(dataset))
-        counts = data_sets.count_pixels(dataset, lambda done, total: progress.update(bar, completed=done))
-        found = data_sets.class_weights(counts, method)
+    counts, found = count_weights(dataset, method, data=data, split=split)
     pixels, images = counts.pixels.tolist(), counts.images.tolist()
     rows = list(zip(dataset.mask_classes, pixels, images, found.tolist(), strict=True))
     if as_json:

@@ -5,11 +5,11 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from kerasvision.cli_inputs import UserError, import_quietly, in_options, message_of, naming
+from kerasvision.cli_inputs import UserError, import_quietly, in_options, message_of, naming, progress_bar
 
 DATA_HELP = "streets, streets:hard, voc:DIR, coco:DIR or tfds:NAME."
 ClassesOption = Annotated[
@@ -21,6 +21,8 @@ ClassesOption = Annotated[
         show_default=False,
     ),
 ]
+# Those of `kerasvision.data.class_weights`, which is not imported for --help.
+WeightMethod = Literal["median_frequency", "inverse", "effective_number", "enet"]
 _BACKGROUND = ("background", "_background_", "__background__")
 
 
@@ -100,6 +102,16 @@ def open_data(
         if problem.severity == "note" and not problem.where:  # about the whole data set, not about one annotation
             typer.echo(f"note: {in_options(str(problem))}", err=True)
     return dataset
+
+
+def count_weights(dataset: Any, method: WeightMethod, *, data: str, split: str) -> tuple[Any, Any]:
+    """Return the `PixelCounts` of a data set and its class weights (C,), after a bar; `data` and `split` name it."""
+    from kerasvision import data as data_sets
+
+    with progress_bar() as progress, naming(f"--data {data} --split", split):
+        bar = progress.add_task("counting", total=len(dataset))
+        counts = data_sets.count_pixels(dataset, lambda done, total: progress.update(bar, completed=done))
+        return counts, data_sets.class_weights(counts, method)
 
 
 def open_for_models(name: str, split: str, *, classes: str | None, models: Iterable[Card]) -> dict[str, Any]:

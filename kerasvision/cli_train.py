@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kerasvision.cli_datasets import DATA_HELP, ClassesOption, open_data
+from kerasvision.cli_datasets import DATA_HELP, ClassesOption, WeightMethod, count_weights, open_data
 from kerasvision.cli_inputs import UserError, import_quietly, load_model, message_of, naming, output_console
 
 
@@ -35,6 +35,14 @@ def train(
     augment: Annotated[bool, typer.Option("--augment/--no-augment", help="Random changes of images.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, shuffling and augmentation.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Train on only so many images.")] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="Segmenters: such as dice or 'cross_entropy + 0.5 * dice'; default: the model's."),
+    ] = None,
+    class_weights: Annotated[
+        WeightMethod | None,
+        typer.Option(help="Segmenters: weigh classes in --loss, as `data weights` does; default: all alike."),
+    ] = None,
 ) -> None:
     """Train a model, or fine-tune one, on your data.
 
@@ -54,6 +62,7 @@ def train(
         )
     with naming("--model", model):
         task = zoo.info(model).task
+    _check_loss(model, task, loss, class_weights)
     train_data = open_data(data, split, task=task, classes=classes)
     val_data = _validation_data(data, val_split, task=task, classes=classes)
     names = train_data.classes if task == "detection" else train_data.mask_classes
@@ -73,6 +82,12 @@ def train(
     from kerasvision.training import train as run_training
 
     train_data = _first(train_data, limit)
+    if loss is not None:
+        found = None
+        if class_weights is not None:
+            _, found = count_weights(train_data, class_weights, data=data, split=split)
+        with naming("--loss", loss):
+            built.compile(loss=_loss(loss, found))
     recipe = built.recipe
     lengths: dict[str, Any] = {"epochs": epochs or recipe.epochs, "batch_size": batch_size or recipe.batch_size}
     _show_plan(built, train_data, val_data, **lengths)
@@ -92,6 +107,27 @@ def train(
     except NonFiniteLossError as error:
         raise UserError(message_of(error)) from error
     _show_history(history, out)
+
+
+def _check_loss(model: str, task: str, loss: str | None, class_weights: str | None) -> None:
+    """Raise UserError for options of segmenters with a detector, and for weights without a loss."""
+    for option, value in (("--loss", loss), ("--class-weights", class_weights)):
+        if value is not None and task == "detection":
+            raise UserError(f"{option} {value}: is for segmenters, but --model {model} is a detector; leave it out")
+    if class_weights is not None and loss is None:
+        raise UserError(f"--class-weights {class_weights}: is for a loss; name it, such as --loss cross_entropy")
+
+
+def _loss(name: str, class_weights) -> Any:
+    """Return the loss of a name, or several with plus signs between, all of them with the class weights, if any."""
+    from kerasvision import losses
+
+    if class_weights is None:
+        return losses.get(name)
+    try:
+        return losses.get(name, class_weights=class_weights)
+    except TypeError:
+        raise ValueError("takes no class weights; leave --class-weights out, or use cross_entropy or dice") from None
 
 
 def _validation_data(data: str, split: str | None, **options: Any):

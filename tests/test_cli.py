@@ -323,6 +323,16 @@ def test_predict_passes_on_tiles_views_and_crf(fake, scene, tmp_path):
     assert not fake.predictors[3].options["augment"].flip and "tiles" not in fake.predictors[3].options
 
 
+def test_predict_in_tiles_shows_a_bar_of_them_on_a_terminal(fake, scene, tmp_path, monkeypatch):
+    fake.task = "segmentation"
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
+    arguments = ("predict", scene, "--model", "m", "--out", tmp_path / "out")
+    for options, shown in ((("--tile", 64), True), ((), False)):
+        result = run(*arguments, *options)
+        assert result.exit_code == 0 and "predicting" in result.stderr
+        assert ("tiles" in result.stderr and "1/2" in result.stderr) == shown  # the stand-in has done 1 of 2
+
+
 def test_predict_in_tiles_draws_large_images_smaller(fake, scene, tmp_path, monkeypatch):
     fake.task = "segmentation"
     monkeypatch.setattr(cli_predict, "_LONGEST_DRAWN", 40)  # of 80
@@ -483,6 +493,42 @@ def test_train_wrong_arguments_are_user_errors(fake, training, tmp_path, options
     arguments = ["train", "--model", "retinanet_resnet10_fpn", "--data", "streets", "--out", tmp_path / "run"]
     assert_user_error(run(*arguments, *options), *parts)
     assert training == []
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--loss", "dise"], ["--loss dise", "is no loss's name; did you mean 'dice'"]),
+        (["--loss", "dice + dise"], ["--loss dice + dise", "adds up 'dise'"]),
+        (["--class-weights", "enet"], ["--class-weights enet: is for a loss", "--loss cross_entropy"]),
+        (["--loss", "lovasz_softmax", "--class-weights", "enet"], ["--loss lovasz_softmax", "takes no class weights"]),
+        (["--model", "retinanet_resnet10_fpn", "--loss", "dice"], ["--loss dice: is for segmenters", "is a detector"]),
+    ],
+)
+def test_train_with_a_loss_that_does_not_fit_is_a_user_error(fake, training, tmp_path, options, parts):
+    fake.compile = lambda loss: None
+    arguments = ["train", "--model", "unet_resnet10", "--data", "streets", "--limit", 1, "--out", tmp_path / "run"]
+    assert_user_error(run(*arguments, *options), *parts)
+    assert training == []
+
+
+def test_train_compiles_the_loss_that_was_asked_for_with_weights_of_the_data(fake, training, tmp_path, monkeypatch):
+    from kerasvision import data
+
+    compiled = []
+    fake.compile = lambda loss: compiled.append(loss)
+    arguments = ["train", "--model", "unet_resnet10", "--data", "streets", "--limit", 3]
+    result = run(*arguments, "--out", tmp_path / "a", "--loss", "cross_entropy + 0.5 * dice")
+    assert result.exit_code == 0, result.output
+    result = run(*arguments, "--out", tmp_path / "b", "--loss", "cross_entropy + dice", "--class-weights", "inverse")
+    assert result.exit_code == 0, result.output
+    run(*arguments, "--out", tmp_path / "c")
+    plain, weighted = compiled
+    assert plain.factors == (1.0, 0.5) and plain.losses[0].class_weights is None
+    counts = data.count_pixels(data.load("streets", split="train", task="segmentation", count=3))
+    for part in weighted.losses:
+        np.testing.assert_allclose(part.class_weights, data.class_weights(counts, "inverse"), rtol=1e-6)
+    assert len(training) == 3
 
 
 def test_train_resume_goes_on_if_an_epoch_was_finished(fake, training, tmp_path):

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from keras import ops
 
+from kerasvision.backbones.resnet import resnet10
 from kerasvision.data.checks import DataError
 from kerasvision.inference import Predictor, Tiles
-from kerasvision.models import Segmenter
+from kerasvision.models import DilatedFCN, Segmenter
 from kerasvision.models.unet import unet
 from kerasvision.ops.resizing import ResizeRule
+from kerasvision.ops.tiles import count_windows
 
 CLASSES = 3
 
@@ -117,6 +119,20 @@ def test_unet_in_centres_equals_unet_on_the_whole_image():
     logits, _ = joined_logits(Predictor(model, tiles=Tiles(96, overlap=64, mode="centre")), image)
     assert whole.std() > 1e-3
     np.testing.assert_allclose(logits, whole, atol=1e-3 * np.abs(whole).max())
+
+
+def test_dilated_fcn_in_centres_equals_the_whole_image_whose_size_its_stride_divides():
+    """It looks 138 pixels far: 3 + 2 + 8 + 4 + 8 + 32 + 64 in the backbone, 8 in the head, 8 in the enlarging."""
+    keras.utils.set_random_seed(0)
+    backbone = resnet10(widths=(8, 8, 16, 32), stem_filters=8, output_stride=8)
+    model, image = DilatedFCN(backbone, CLASSES), picture(400, 424)
+    whole = logits_of(model, image)
+    spread = whole[100:300, 100:300].std()  # away from the border, where most of the variation is
+    for size, overlap, equal in ((352, 288, True), (160, 32, False)):
+        tiles = Tiles(size, overlap=overlap, mode="centre")
+        assert count_windows(image.shape[:2], tiles, CLASSES) >= 4
+        logits, _ = joined_logits(Predictor(model, tiles=tiles), image)
+        assert (np.abs(logits - whole).max() < 1e-3 * spread) == equal
 
 
 def test_overlap_tiles_of_a_network_without_padding_see_the_mirrored_image():

@@ -30,6 +30,7 @@ def _losses_of(true, logits):
         "lovasz_softmax": (losses.LovaszSoftmaxLoss(), true[None].astype(np.int32), two),
         "lovasz_hinge": (losses.LovaszHingeLoss(), mask, binary),
         "cross_entropy": (losses.CrossEntropyLoss(), true[None].astype(np.int32), two),
+        "cross_entropy + dice": (losses.get("cross_entropy + dice"), true[None].astype(np.int32), two),
     }
     values = {name: float(loss(*arguments)) for name, (loss, *arguments) in ways.items()}
     values["lovasz_hinge / 5"] = values.pop("lovasz_hinge") / 5  # 5: the hinge error of a logit of 4 on the wrong side
@@ -39,7 +40,7 @@ def _losses_of(true, logits):
 def _draw_curves(axes, numbers, masks):
     curves = [_losses_of(*pair) for pair in masks]
     for number, name in enumerate(curves[0]):
-        style = "--" if name == "cross_entropy" else "-"
+        style = {"cross_entropy": "--", "cross_entropy + dice": ":"}.get(name, "-")
         axes.plot(numbers, [curve[name] for curve in curves], style, color=d.COLOURS[number], label=name, linewidth=1.6)
     axes.grid(True)
 
@@ -52,6 +53,7 @@ def _draw_curves(axes, numbers, masks):
     "losses.FocalTverskyLoss",
     "losses.LovaszSoftmaxLoss",
     "losses.LovaszHingeLoss",
+    "losses.CombinedLoss",
 )
 def region_losses():
     """Dice, Jaccard, Tversky and Lovász losses.
@@ -59,7 +61,7 @@ def region_losses():
     A disc of radius 16 is predicted, with logits of 4 and -4. Left: shifted. Middle: too small or too large; Tversky's
     0.3 and 0.7 make a disc that is too small dearer than one too large. Right: nothing at all is predicted, by the
     radius of what is missed: for cross-entropy (dashed) a small object hardly counts, for the losses of overlap it
-    counts as much as a large one.
+    counts as much as a large one, and in a sum of the two (dotted) both speak.
     """
     figure, axes = d.panels(1, 3, height=3.4, sharey=True)
     true = _disc(16)

@@ -8,6 +8,7 @@ from kerasvision.layers.anchor_generator import (
 )
 from kerasvision.layers.attention_gate import AttentionGate
 from kerasvision.layers.bifpn import BiFPN
+from kerasvision.layers.box_head import BoxHead, BoxPredictor
 from kerasvision.layers.convolution import ConvolutionBlock, DepthwiseConvolutionBlock
 from kerasvision.layers.convolutional_crf import ConvolutionalCRF
 from kerasvision.layers.csp_block import CSPBlock
@@ -46,6 +47,8 @@ __all__ = [
     "BiFPN",
     "BilinearInitializer",
     "BilinearUpsampling",
+    "BoxHead",
+    "BoxPredictor",
     "CSPBlock",
     "CSPPathAggregation",
     "ConvolutionBlock",

@@ -3,6 +3,7 @@
 from kerasvision.losses.boundary import BoundaryCrossEntropyLoss, unet_weight_map
 from kerasvision.losses.box import BalancedL1Loss, CIoULoss, DIoULoss, GIoULoss, HuberLoss, IoULoss, SmoothL1Loss
 from kerasvision.losses.by_name import get
+from kerasvision.losses.combined import CombinedLoss
 from kerasvision.losses.cross_entropy import CrossEntropyLoss, OHEMCrossEntropyLoss
 from kerasvision.losses.focal import SigmoidFocalLoss, SoftmaxFocalLoss
 from kerasvision.losses.focal_quality import DistributionFocalLoss, QualityFocalLoss, VarifocalLoss
@@ -14,6 +15,7 @@ __all__ = [
     "BalancedL1Loss",
     "BoundaryCrossEntropyLoss",
     "CIoULoss",
+    "CombinedLoss",
     "CrossEntropyLoss",
     "DIoULoss",
     "DiceLoss",

@@ -7,6 +7,7 @@ from kerasvision.models.deeplab_v2 import DeepLabV2
 from kerasvision.models.deeplab_v3 import DeepLabV3
 from kerasvision.models.deeplab_v3_plus import DeepLabV3Plus
 from kerasvision.models.dilated_fcn import DilatedFCN
+from kerasvision.models.faster_rcnn import FasterRCNN
 from kerasvision.models.fcn import FCN
 from kerasvision.models.non_finite import NonFiniteLossError, StopOnNonFiniteLoss
 from kerasvision.models.retinanet import RetinaNet
@@ -24,6 +25,7 @@ __all__ = [
     "DeepLabV3Plus",
     "Detector",
     "DilatedFCN",
+    "FasterRCNN",
     "NonFiniteLossError",
     "RetinaNet",
     "Segmenter",

@@ -37,22 +37,30 @@ _CLASS_IDS = (
 )
 
 
-def segmentation_loss(loss):
+def segmentation_loss(loss, ignore_class=255):
     """Return the loss of a segmenter, which gives logits.
 
     Args:
-        loss: A name as `kerasvision.losses.get` takes, a Keras loss, its class or configuration, a function, a list of
-            these, or ``None``.
+        loss: A name as `kerasvision.losses.get` takes, or several ("cross_entropy + dice"), a Keras loss, its class or
+            configuration, a function, a list of these, or ``None``.
+        ignore_class: What a loss given by name ignores, if it would ignore nothing: "focal", a detector's loss too,
+            would teach pixels of 255 that they are of no class.
 
     Raises:
         ValueError: A name that nothing has, or a loss that reads probabilities, whatever it is called. Losses of any
             numbers, such as Keras's "mse", and functions of the user's own pass.
     """
     if isinstance(loss, list | tuple):
-        return [segmentation_loss(part) for part in loss]
+        return [segmentation_loss(part, ignore_class) for part in loss]
     given = loss
     if isinstance(loss, str | type) or (isinstance(loss, dict) and "class_name" in loss):
         loss = losses.get(loss)
+    if isinstance(given, str) and getattr(loss, "ignore_class", ignore_class) is None:
+        loss = losses.get(given, ignore_class=ignore_class)
+    if isinstance(loss, losses.CombinedLoss):
+        for part in loss.losses:
+            segmentation_loss(part)
+        return loss
     function, options = _function_of(loss)
     if function in _PROBABILITIES and options.get("from_logits") is not True:
         ours, of_logits = _PROBABILITIES[function]
@@ -94,4 +102,6 @@ def _shown(loss):
 
 def reads_class_ids(loss) -> bool:
     """Return whether a loss reads masks of class ids, and not a 0 or 1 for each class."""
+    if isinstance(loss, losses.CombinedLoss):
+        return any(map(reads_class_ids, loss.losses))  # all are given the same masks
     return isinstance(loss, _CLASS_IDS) or (isinstance(loss, RegionLoss) and loss.mode == "multiclass")

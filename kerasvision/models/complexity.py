@@ -31,7 +31,7 @@ def count_macs(model, *, size_hw) -> int:
             outputs = call(inputs, *args, **kwargs)
             # Every kernel element is used once for each output position; a transposed convolution's for each input's.
             transposed = isinstance(layer, keras.layers.Conv2DTranspose | BilinearUpsampling)
-            positions = math.prod((inputs if transposed else outputs).shape[1:-1])
+            positions = math.prod((inputs if transposed else outputs).shape[:-1])  # of one image, or of its boxes
             total += math.prod(layer.kernel.shape) * positions
             return outputs
 

@@ -147,6 +147,7 @@ class DeepLabV1(Segmenter):
 def deeplab_v1_vgg16(
     num_classes=21,
     *,
+    output_stride=8,
     widths=(64, 128, 256, 512, 512),
     normalization=None,
     frozen_stages=0,
@@ -157,6 +158,7 @@ def deeplab_v1_vgg16(
 
     Args:
         num_classes: Number of classes, the background included where there is one.
+        output_stride: Pixels a cell of the last features: 8, as in the paper, 16 or 32; `fc_dilation` is in cells.
         widths: Channels of the backbone; see `VGG`.
         normalization: Of the backbone; see `VGG`.
         frozen_stages: Blocks of the backbone that stay as they are; see `VGG`.
@@ -166,7 +168,7 @@ def deeplab_v1_vgg16(
     backbone = vgg16(
         pooled=True,
         pool_size=3,
-        output_stride=8,
+        output_stride=output_stride,
         widths=widths,
         normalization=normalization,
         frozen_stages=frozen_stages,
@@ -176,11 +178,12 @@ def deeplab_v1_vgg16(
     return DeepLabV1(backbone, num_classes, dtype=dtype, **{"name": "deeplab_v1_vgg16", **options})
 
 
-def deeplab_v1_vgg8(num_classes=21, *, dtype=None, **options):
+def deeplab_v1_vgg8(num_classes=21, *, output_stride=8, dtype=None, **options):
     """Return a small DeepLab v1 that trains on a CPU: a narrow VGG with batch normalisation, and 256 channels.
 
     Args:
         num_classes: Number of classes, the background included where there is one.
+        output_stride: Pixels a cell of the last features: 8, 16 or 32.
         dtype: Dtype policy of all layers; default: Keras's global one.
         **options: As in `DeepLabV1`.
     """
@@ -193,5 +196,5 @@ def deeplab_v1_vgg8(num_classes=21, *, dtype=None, **options):
         "name": "deeplab_v1_vgg8",
         **options,
     }
-    backbone = vgg8(pooled=True, pool_size=3, output_stride=8, dtype=dtype, name="vgg8")
+    backbone = vgg8(pooled=True, pool_size=3, output_stride=output_stride, dtype=dtype, name="vgg8")
     return DeepLabV1(backbone, num_classes, dtype=dtype, **options)

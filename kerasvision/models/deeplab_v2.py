@@ -123,17 +123,18 @@ def _at_least_one(size):
     return max(size, 1) if isinstance(size, int) else ops.maximum(size, 1)
 
 
-def deeplabv2_resnet101(num_classes=21, *, frozen_stages=0, dtype=None, **options):
+def deeplabv2_resnet101(num_classes=21, *, output_stride=8, frozen_stages=0, dtype=None, **options):
     """Return DeepLabV2 on ResNet-101 with three scales: 44.0M parameters.
 
     Args:
         num_classes: Number of classes, the background included where there is one.
+        output_stride: Pixels a cell of the last features: 8, as in the paper, 16 or 32.
         frozen_stages: Parts of the backbone that stay as they are; see `ResNet`.
         dtype: Dtype policy of all layers; default: Keras's global one.
         **options: As in `DeepLabV2`.
     """
     backbone = resnet101(
-        output_stride=8,
+        output_stride=output_stride,
         dilate_first_blocks=True,
         strided_convolution="1x1",
         ceil_mode=True,
@@ -145,7 +146,7 @@ def deeplabv2_resnet101(num_classes=21, *, frozen_stages=0, dtype=None, **option
     return DeepLabV2(backbone, num_classes, dtype=dtype, **options)
 
 
-def deeplabv2_resnet10(num_classes=21, *, dtype=None, **options):
+def deeplabv2_resnet10(num_classes=21, *, output_stride=8, dtype=None, **options):
     """Return a small DeepLabV2 that trains on a CPU: a half-width ResNet-10, and one scale besides 1."""
     options = {
         "scales": (0.5,),
@@ -154,5 +155,5 @@ def deeplabv2_resnet10(num_classes=21, *, dtype=None, **options):
         "name": "deeplabv2_resnet10",
         **options,
     }
-    backbone = resnet10(output_stride=8, dilate_first_blocks=True, dtype=dtype)
+    backbone = resnet10(output_stride=output_stride, dilate_first_blocks=True, dtype=dtype)
     return DeepLabV2(backbone, num_classes, dtype=dtype, **options)

@@ -8,6 +8,8 @@ image -> features of a backbone, fine to coarse: f0, f1, ... the bottom
 Each architecture has a file of its own, with its head and what it does to the skip connections.
 """
 
+import itertools
+
 import keras
 from keras import ops
 
@@ -36,7 +38,7 @@ class EncoderDecoder(Segmenter):
         **kwargs: As in `Segmenter`.
 
     Raises:
-        ValueError: A number of steps that does not fit the backbone's features.
+        ValueError: A number of steps that does not fit the backbone's features, or features that are not halved.
     """
 
     default_recipe = Recipe(
@@ -62,12 +64,7 @@ class EncoderDecoder(Segmenter):
         **kwargs,
     ):
         super().__init__(num_classes, **kwargs)
-        features = len(backbone.outputs)
-        if len(decoder_filters) not in (features - 1, features):
-            raise ValueError(
-                f"`decoder_filters` {tuple(decoder_filters)!r} has {len(decoder_filters)} steps, but the backbone "
-                f"gives {features} features; give {features - 1} steps if the first has stride 1, {features} if 2"
-            )
+        check_steps(backbone, decoder_filters)
         self.backbone = backbone
         self.decoder_filters = tuple(decoder_filters)
         self.upsampling = upsampling
@@ -169,3 +166,26 @@ class EncoderDecoder(Segmenter):
             "normalization": self.normalization,
             "pad_to_multiple": self.pad_to_multiple,
         }
+
+
+def check_steps(backbone, decoder_filters):
+    """Raise ValueError unless steps that double the resolution lead from a backbone's last features to the image.
+
+    A backbone that does not say its `strides` is believed to begin at 1 or 2, whichever fits the number of steps.
+    """
+    features, steps = len(backbone.outputs), len(decoder_filters)
+    strides = getattr(backbone, "strides", None)
+    if strides is None:
+        fitting, first = (features - 1, features), ""
+    else:
+        if strides[0] not in (1, 2) or any(coarse != 2 * fine for fine, coarse in itertools.pairwise(strides)):
+            raise ValueError(
+                f"`backbone` {backbone.name!r} has features of strides {tuple(strides)}, but each must have twice the "
+                "stride of the one before, and the first 1 or 2; give one without an output stride, such as ResNet's 32"
+            )
+        fitting, first = (features - 1 + (strides[0] == 2),), f", the first of stride {strides[0]}"
+    if steps not in fitting:
+        raise ValueError(
+            f"`decoder_filters` {tuple(decoder_filters)!r} has {steps} steps, but the backbone gives {features} "
+            f"features{first}; give {' or '.join(map(str, fitting))} steps"
+        )

@@ -26,10 +26,11 @@ from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.losses.focal import sigmoid_focal_loss
 from kerasvision.models.base import Detector, split_inputs
 from kerasvision.models.recipe import Recipe
+from kerasvision.models.targets import trained_boxes
 from kerasvision.ops import boxes
 from kerasvision.ops.matching import BETWEEN_THRESHOLDS, match_by_iou
 from kerasvision.ops.resizing import ResizeRule
-from kerasvision.ops.rows import take_rows
+from kerasvision.ops.rows import take_rows, top_rows
 
 # Rate of positives that the classification head starts from, so that the first losses stay small (section 4.1).
 PRIOR = 0.01
@@ -231,12 +232,7 @@ class RetinaNet(Detector):
         logits = ops.cast(ops.concatenate(outputs["logits"], axis=1), "float32")  # (B, A, num_classes)
         deltas = ops.cast(ops.concatenate(outputs["deltas"], axis=1), "float32")  # (B, A, 4)
         anchors = ops.expand_dims(ops.concatenate(self.anchors(inputs)), 0)  # (1, A, 4)
-        true_boxes = ops.cast(targets["boxes"], "float32")
-        labels = ops.cast(targets["labels"], "int32")
-        valid = labels >= 0
-        if "ignored" in targets:
-            valid = ops.logical_and(valid, ops.logical_not(ops.cast(targets["ignored"], "bool")))
-
+        true_boxes, labels, valid = trained_boxes(targets)
         matches = match_by_iou(
             boxes.pairwise_iou(true_boxes, anchors),
             valid,
@@ -277,10 +273,10 @@ class RetinaNet(Detector):
         """
         limit = self.candidates_per_level
         best = ops.max(logits, axis=-1)  # (B, A_l)
-        _, best_anchors = ops.top_k(best, _at_most(limit, ops.shape(anchors)[0]))  # (B, N')
+        _, best_anchors = top_rows(best, limit)  # (B, N')
         logits = ops.cast(take_rows(logits, best_anchors), "float32")  # (B, N', C)
         pairs = ops.reshape(logits, (ops.shape(logits)[0], -1))  # (B, N' C)
-        best_logits, best_pairs = ops.top_k(pairs, _at_most(limit, ops.shape(pairs)[1]))  # (B, N)
+        best_logits, best_pairs = top_rows(pairs, limit)  # (B, N)
         chosen = take_rows(best_anchors, best_pairs // self.num_classes)  # (B, N)
         scores = ops.sigmoid(best_logits)
         scores = ops.where(scores > self.score_threshold, scores, -float("inf"))
@@ -304,11 +300,6 @@ class RetinaNet(Detector):
             "iou_threshold": self.suppression.iou_threshold,
             "max_detections": self.suppression.max_detections,
         }
-
-
-def _at_most(limit, count):
-    """Return the smaller of two numbers, of which `count` may be a tensor in a graph of unknown sizes."""
-    return min(limit, count) if isinstance(count, int) else ops.minimum(limit, count)
 
 
 def retinanet_resnet50_fpn(

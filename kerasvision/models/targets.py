@@ -127,6 +127,19 @@ def screen_boxes(targets, num_classes):
     return screened, ops.sum(ops.cast(wrong, "int32"))
 
 
+def trained_boxes(targets):
+    """Return what a detector is trained on, of its padded targets.
+
+    Returns:
+        boxes (B, M, 4) float32; labels (B, M) int32; and bool (B, M), False for padding and for ignored boxes.
+    """
+    labels = ops.cast(targets["labels"], "int32")
+    valid = labels >= 0
+    if "ignored" in targets:
+        valid = ops.logical_and(valid, ops.logical_not(ops.cast(targets["ignored"], "bool")))
+    return ops.cast(targets["boxes"], "float32"), labels, valid
+
+
 def screen_masks(masks, num_classes, ignore_class, *, stand_in):
     """Return masks with `stand_in` for ids that are neither a class nor ignored, and the number of those pixels."""
     masks = ops.convert_to_tensor(masks)

@@ -25,6 +25,7 @@ from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.layers.unet_blocks import UNetDecoderBlock, Upsampling
 from kerasvision.models.auxiliary import attach_auxiliary, auxiliary_logits
 from kerasvision.models.base import Segmenter, split_inputs
+from kerasvision.models.encoder_decoder import check_steps
 from kerasvision.models.recipe import SMALL_SEGMENTER, Recipe
 from kerasvision.ops.interpolation import resize_bilinear
 from kerasvision.ops.resizing import ResizeRule
@@ -82,11 +83,7 @@ class UNetPlusPlus(Segmenter):
     ):
         super().__init__(num_classes, name=name, **kwargs)
         self.depth = len(backbone.outputs) - 1
-        if len(decoder_filters) not in (self.depth, self.depth + 1):
-            raise ValueError(
-                f"`decoder_filters` {tuple(decoder_filters)!r} has {len(decoder_filters)} steps, but the backbone "
-                f"gives {self.depth + 1} features; give {self.depth} if the first has stride 1, {self.depth + 1} if 2"
-            )
+        check_steps(backbone, decoder_filters)
         if branch is not None and not (deep_supervision and 1 <= branch <= self.depth):
             raise ValueError(
                 f"`branch` {branch!r} must be 1 to {self.depth}, with deep_supervision=True; leave it out for the "

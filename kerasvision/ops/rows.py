@@ -23,6 +23,20 @@ def take_rows(values, indices):
     return ops.reshape(rows, (*ops.shape(indices), *rest))  # (B, K, ...), which JAX gets wrong for B of 0
 
 
+def top_rows(values, count):
+    """Return the highest values of each image and their places, at most as many as there are.
+
+    Args:
+        values: (B, N), N perhaps unknown in a graph.
+        count: Number wanted, 1 or more.
+
+    Returns:
+        values (B, K) and indices (B, K) int32, highest first; K = min(count, N).
+    """
+    rows = ops.shape(values)[1]
+    return ops.top_k(values, min(count, rows) if isinstance(rows, int) else ops.minimum(count, rows))
+
+
 def mark_rows(indices, chosen, count):
     """Return which rows of each image are named by its indices.
 

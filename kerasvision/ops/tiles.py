@@ -58,7 +58,9 @@ class Tiles:
         mode: How overlapping windows are joined. ``"linear"``: means whose weights fall off linearly towards a window's
             borders, where a network sees least. ``"average"``: plain means, as in mmseg. ``"centre"``: each window
             counts as far as the middle of what it shares with its neighbour, without any mean. With an overlap of
-            twice the distance that the network looks, that equals the whole image's result at every pixel.
+            twice the distance that the network looks, that equals the whole image's result at every pixel; for networks
+            that stretch their logits to the input, such as dilated ones, if their stride divides the image's sides, and
+            for those that look at all of it, as DeepLabV3's image pooling does, never.
         mirror: Whether the image is continued by mirroring, by half the overlap on each side (the border's pixel is
             not repeated), and all windows have `size_hw`. With ``"centre"`` it is U-Net's overlap-tile strategy, for
             networks that need context or give smaller logits than their input: the paper's 572x572 pixels with 388x388

@@ -17,7 +17,13 @@ SIZE_HW = (64, 96)
 # Options that make a model's tests affordable where only its width makes it heavy.
 _NARROW = {"widths": (8, 16, 32, 64, 128)}
 _NARROW_VGG = {"widths": (8, 12, 16, 16, 16), "fc_filters": 32}
+_FEW_REGIONS = {"max_proposals": 20, "training_proposals": 20, "regions_per_image": 16, "head_units": (32,)}
 SMALLEST = {
+    "fasterrcnn_resnet50_fpn": _FEW_REGIONS,
+    "fasterrcnn_resnet50_fpn_v2": {**_FEW_REGIONS, "pyramid_filters": 32},
+    "fasterrcnn_mobilenet_v3_large_fpn": _FEW_REGIONS,
+    "fasterrcnn_mobilenet_v3_large_320_fpn": _FEW_REGIONS,
+    "fasterrcnn_vgg16": {**_FEW_REGIONS, "widths": (8, 12, 16, 16, 16)},
     "unet": _NARROW,
     "unet_valid": _NARROW,
     "unet_batch_norm": _NARROW,

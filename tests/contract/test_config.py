@@ -32,7 +32,6 @@ VALUES = {
     "anchor_sizes": octave_sizes(8),
     "aspect_ratios": (0.25, 1.0),
     "pyramid_filters": 16,
-    "head_convolutions": 1,
     "coarse_levels": "p6p7_from_c5",
     "foreground_iou": 0.6,
     "background_iou": 0.3,
@@ -40,6 +39,28 @@ VALUES = {
     "candidates_per_level": 7,
     "iou_threshold": 0.6,
     "max_detections": 5,
+    "proposal_convolutions": 2,
+    "anchors_per_image": 32,
+    "anchor_foreground_share": 0.25,
+    "anchor_foreground_iou": 0.65,
+    "anchor_background_iou": 0.25,
+    "anchor_beta": 0.5,
+    "max_proposals": 11,
+    "training_candidates_per_level": 9,
+    "training_proposals": 13,
+    "proposal_iou_threshold": 0.8,
+    "proposal_score_threshold": 0.001,
+    "pyramid_normalization": "frozen_batch",
+    "pool_size": 3,
+    "sampling_ratio": 1,
+    "head_units": (12, 8),
+    "head_convolutions": 1,
+    "head_normalization": "batch",
+    "head_dropout": 0.1,
+    "regions_per_image": 8,
+    "foreground_share": 0.5,
+    "box_beta": 0.75,
+    "box_weights": (1.0, 2.0, 3.0, 4.0),
     "decoder_filters": (16, 8, 8, 4, 4),
     "upsampling": "bilinear",
     "normalization": "frozen_batch",
@@ -63,10 +84,15 @@ VALUES = {
     "epsilon": 1e-3,
     "auxiliary_feature": 1,
 }
+# Where an architecture takes other values than those of the same name.
+OWN_VALUES = {"kerasvision.models.faster_rcnn:FasterRCNN": {"background_iou": (0.1, 0.4)}}
 # What the test gives itself, or subclasses make.
 _GIVEN = ("head", "dtype")
 # Arguments of a base class that an architecture does not take.
-_REFUSED = {"kerasvision.models.deeplab_v2:DeepLabV2": ("auxiliary", "auxiliary_feature")}
+_REFUSED = {
+    "kerasvision.models.deeplab_v2:DeepLabV2": ("auxiliary", "auxiliary_feature"),
+    "kerasvision.models.faster_rcnn:FasterRCNN": ("pooling",),  # "pool" goes without a pyramid only: see below
+}
 BACKBONE = {
     "block": "basic",
     "depths": (1, 1, 2, 1),
@@ -137,6 +163,7 @@ def test_config_of_every_argument_comes_back(architecture, tmp_path):
     missing = set(arguments) - set(VALUES) - set(values)
     assert not missing, f"give VALUES a value that is not the default for {sorted(missing)}"
     values |= {name: VALUES[name] for name in arguments if name not in values}
+    values |= OWN_VALUES.get(architecture, {})
     for name, default in arguments.items():
         assert _plain(values[name]) != _plain(default if default is not inspect.Parameter.empty else None), name
 
@@ -204,6 +231,8 @@ FREEZES = [
 # Small forms of the models that there is one of each kind of backbone and decoder.
 SMALLEST = {
     "retinanet_resnet10_fpn": {"pyramid_filters": 4, "head_convolutions": 1},
+    "fasterrcnn_resnet10_fpn": {"pyramid_filters": 4, "head_units": (4,), "head_convolutions": 1},
+    "fasterrcnn_vgg16": {"widths": (4, 4, 4, 4, 4), "head_units": (4, 4)},
     "unet": {"widths": (4, 8, 16)},
     "unet_s5_d16": {"widths": (4, 8, 16), "head_filters": 4},
     "unet_plus_plus": {"widths": (4, 8, 16), "deep_supervision": True},

@@ -57,6 +57,20 @@ def test_call_any_size_gives_finite_outputs_of_that_size(built, size_hw):
         assert (boxes <= np.array([size_hw[1], size_hw[0]] * 2)).all()
 
 
+# Of a size that takes seconds, one backend must be enough.
+LARGE = [(500, 333), (2048, 1024)] if keras.backend.backend() == "tensorflow" else [(500, 333)]
+
+
+@pytest.mark.costly
+@pytest.mark.parametrize("size_hw", LARGE)
+def test_segmenter_of_a_large_image_gives_finite_logits_at_its_own_size(built, size_hw):
+    if not isinstance(built, Segmenter):
+        return  # how large a detector's input is, its resize rule says
+    logits = built(_image(*size_hw))
+    assert logits.shape == (1, *size_hw, 3)
+    assert np.isfinite(ops.convert_to_numpy(logits)).all()
+
+
 def test_call_uint8_equals_float(built):
     image = np.round(_image(64, 96))
     _assert_close(built(image.astype(np.uint8)), built(image))

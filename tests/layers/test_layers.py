@@ -287,6 +287,19 @@ CASES = {
         {"factor": 4, "learned": False, "kernel_size": 7, "padding": "valid"},
         [(1, 4, 3, 2)],
     ),
+    "BoxHead": (
+        {
+            "units": (6, 5),
+            "convolutions": 2,
+            "filters": 4,
+            "normalization": "batch",
+            "epsilon": 0.1,
+            "momentum": 0.7,
+            "dropout": 0.1,
+        },
+        [(1, 2, 3, 3, 4)],
+    ),
+    "BoxPredictor": ({"num_classes": 3}, [(1, 2, 5)]),
     "ConvolutionBlock": (
         {
             "filters": 5,
@@ -549,7 +562,7 @@ def test_config_round_trip_keeps_every_argument(name):
 
 
 def _flat(outputs):
-    return outputs if isinstance(outputs, list) else [outputs]
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name] and CASES[name][1]])

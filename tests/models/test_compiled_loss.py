@@ -55,6 +55,39 @@ def test_class_id_out_of_range_is_refused_under_a_loss_of_ours(segmenter, name):
         segmenter.fit(IMAGES, np.where(np.arange(32 * 32 * 2).reshape(2, 32, 32) == 5, 7, MASKS), verbose=0)
 
 
+def test_combination_by_name_is_the_sum_of_the_losses_of_the_logits(segmenter, tmp_path):
+    masks = MASKS.copy()
+    masks[0, :3] = 255
+    segmenter.compile(loss="cross_entropy + 0.5 * lovasz_softmax")
+    result = segmenter.evaluate(IMAGES, masks, verbose=0, return_dict=True)
+    logits = segmenter(IMAGES)
+    expected = [
+        float(ops.convert_to_numpy(losses.get(name)(masks, logits))) for name in ("cross_entropy", "lovasz_softmax")
+    ]
+    assert float(result["loss"]) == pytest.approx(expected[0] + 0.5 * expected[1], rel=1e-4)
+    with pytest.raises(ValueError, match=r"class ids 7 in 1 pixels?"):
+        segmenter.fit(IMAGES, np.where(np.arange(32 * 32 * 2).reshape(2, 32, 32) == 5, 7, masks), verbose=0)
+    segmenter.fit(IMAGES, masks, verbose=0)
+    segmenter.save(tmp_path / "model.keras")
+    assert keras.saving.load_model(tmp_path / "model.keras").loss.factors == (1.0, 0.5)
+
+
+@pytest.mark.parametrize("name", ["focal", "2 * focal", "focal + cross_entropy"])
+def test_focal_by_name_leaves_out_ignored_pixels(segmenter, name):
+    """Whatever is predicted there: the logits of an image whose ignored half is another picture."""
+    masks = MASKS.copy()
+    masks[:, :, 16:] = 255
+    segmenter.compile(loss=name)
+    assert segmenter.loss.ignore_class == 255
+    logits = ops.convert_to_numpy(segmenter(IMAGES))
+    changed = np.where((masks == 255)[..., None], -logits, logits)
+    value, other = (float(ops.convert_to_numpy(segmenter.loss(masks, part))) for part in (logits, changed))
+    assert value == pytest.approx(other, rel=1e-6) and value > 0
+    mine = losses.SigmoidFocalLoss()
+    segmenter.compile(loss=mine)
+    assert segmenter.loss is mine and mine.ignore_class is None  # an object is as its maker wanted it
+
+
 def test_loss_by_name_survives_saving(segmenter, tmp_path):
     segmenter.compile(loss="lovasz_softmax")
     segmenter.fit(IMAGES, MASKS, verbose=0)
@@ -90,6 +123,7 @@ def test_losses_of_a_target_for_each_class_read_no_class_ids():
         (functools.partial(keras.losses.categorical_crossentropy, axis=-1), "'categorical_crossentropy' reads prob"),
         ({"class_name": "Dice", "config": {}}, "{'class_name': 'Dice'.* reads probabilities"),
         (["tversky", keras.losses.Dice()], "Dice reads probabilities"),
+        (losses.CombinedLoss([losses.DiceLoss(from_logits=False)]), "DiceLoss reads probabilities"),
         ("dise", "'dise' is no loss's name; did you mean 'dice'"),
     ],
 )

@@ -6,8 +6,12 @@ import pytest
 from keras import ops
 
 from kerasvision import data
+from kerasvision.backbones.alexnet import alexnet
 from kerasvision.backbones.contracting_path import ContractingPath
+from kerasvision.backbones.mobilenet_v2 import mobilenet_v2
+from kerasvision.backbones.mobilenet_v3 import mobilenet_v3_small
 from kerasvision.backbones.resnet import resnet10
+from kerasvision.backbones.vgg import vgg8
 from kerasvision.losses import unet_weight_map
 from kerasvision.models import AttentionUNet, UNet, UNetPlusPlus
 from kerasvision.models.attention_unet import attention_unet
@@ -90,6 +94,39 @@ def test_steps_that_do_not_fit_the_backbone_are_named():
             ValueError, match=r"`decoder_filters` \(8,\) has 1 steps, but the backbone gives 3 features"
         ):
             architecture(path, 2, decoder_filters=(8,))
+        # Either would give logits of half or twice the image's resolution.
+        with pytest.raises(ValueError, match=r"3 features, the first of stride 1; give 2 steps"):
+            architecture(path, 2, decoder_filters=(8, 8, 8))
+        with pytest.raises(ValueError, match=r"has 4 steps, but .* 5 features, the first of stride 2; give 5 steps"):
+            architecture(resnet10(), 2, decoder_filters=(8, 8, 8, 8))
+
+
+@pytest.mark.parametrize("backbone", [lambda: resnet10(output_stride=16), lambda: alexnet(pooled=True)])
+def test_backbones_that_do_not_halve_from_the_image_on_are_named(backbone):
+    for architecture in (UNet, AttentionUNet, UNetPlusPlus):
+        with pytest.raises(
+            ValueError, match=r"`backbone` '.*' has features of strides \(.*16.*\), but each must have tw"
+        ):
+            architecture(backbone(), 2, decoder_filters=(8, 8, 8))
+
+
+def test_backbone_that_does_not_say_its_strides_is_believed():
+    images = keras.Input((None, None, 3))
+    first = keras.layers.Conv2D(4, 3, padding="same")(images)
+    second = keras.layers.Conv2D(4, 3, strides=2, padding="same")(first)
+    model = UNet(keras.Model(images, [first, second]), 2, decoder_filters=(8,))
+    assert model(_image(13, 7)).shape == (1, 13, 7, 2)
+    with pytest.raises(ValueError, match=r"has 3 steps, but the backbone gives 2 features; give 1 or 2 steps"):
+        UNet(keras.Model(images, [first, second]), 2, decoder_filters=(8, 8, 8))
+
+
+@pytest.mark.parametrize("backbone", [mobilenet_v2, mobilenet_v3_small, vgg8])
+def test_unet_takes_any_backbone_that_halves_and_gives_the_images_size(backbone):
+    backbone = backbone()
+    steps = len(backbone.strides) - (backbone.strides[0] == 1)
+    model = UNet(backbone, 2, decoder_filters=(8,) * steps, upsampling="nearest", normalization="batch")
+    for size_hw in ((1, 1), (31, 57)):
+        assert model(_image(*size_hw)).shape == (1, *size_hw, 2)
 
 
 # --- attention

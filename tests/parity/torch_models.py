@@ -50,7 +50,7 @@ def assert_gradients_equal(ours, loss, theirs, converter, *, tolerance=5e-3):
     """Check the gradient of every trained variable against that of the torch parameter that a converter pairs it with.
 
     Args:
-        ours: Our model; all its parameters are trained.
+        ours: Our model, of which the same is trained.
         loss: Function without arguments that returns its loss.
         theirs: The torch module, after `backward`.
         converter: A `zoo.converters.assign.Converter`.
@@ -62,11 +62,11 @@ def assert_gradients_equal(ours, loss, theirs, converter, *, tolerance=5e-3):
         total = loss()
     values = tape.gradient(total, [variable.value for variable in variables])
     gradients = {variable.path: value for variable, value in zip(variables, values, strict=True)}
-    parameters = dict(theirs.named_parameters())
+    parameters = {name: parameter for name, parameter in theirs.named_parameters() if parameter.requires_grad}
     compared = 0
     for pair in converter.assignments(ours):
         if pair.source not in parameters:
-            continue  # a buffer: moving statistics
+            continue  # a buffer, such as moving statistics, or not trained
         wanted = pair.transform(parameters[pair.source].grad.numpy())
         found = tf.convert_to_tensor(gradients[pair.variable.path]).numpy()
         size, difference = np.linalg.norm(wanted), np.linalg.norm(found - wanted)

@@ -76,6 +76,7 @@ def test_info_printed_states_source_figures_and_conditions():
     ):
         assert fact in sheet
     assert "fills    the backbone only" in str(zoo.info("unet_resnet50"))
+    assert "fills    the backbone, fc6 and fc7 only" in str(zoo.info("fcn8s_vgg16"))
 
 
 def test_info_rich_panel_and_json_hold_the_same_facts():

@@ -27,11 +27,11 @@ def resnet_pairs(backbone: Any, prefix: str = "") -> Pairs:
             yield from block_pairs(f"{block}.conv{number}", layer, norm=f"{block}.bn{number}")
 
 
-def _pyramid(pyramid: Any, prefix: str) -> Pairs:
-    """Pair a `FeaturePyramid` with torchvision's `FeaturePyramidNetwork`."""
+def pyramid_pairs(pyramid: Any, prefix: str) -> Pairs:
+    """Pair a `FeaturePyramid` with torchvision's `FeaturePyramidNetwork`, whose names begin with `prefix`."""
     for level, (lateral, output) in enumerate(zip(pyramid.laterals, pyramid.outputs, strict=True)):
-        yield from block_pairs(f"{prefix}inner_blocks.{level}.0", lateral)
-        yield from block_pairs(f"{prefix}layer_blocks.{level}.0", output)
+        for name, block in (("inner_blocks", lateral), ("layer_blocks", output)):
+            yield from block_pairs(f"{prefix}{name}.{level}.0", block, norm=f"{prefix}{name}.{level}.1")
     if hasattr(pyramid, "p6"):
         yield from block_pairs(f"{prefix}extra_blocks.p6", pyramid.p6)
         yield from block_pairs(f"{prefix}extra_blocks.p7", pyramid.p7)
@@ -39,7 +39,7 @@ def _pyramid(pyramid: Any, prefix: str) -> Pairs:
 
 def _retinanet(model: Any) -> Pairs:
     yield from resnet_pairs(model.backbone, "backbone.body.")
-    yield from _pyramid(model.pyramid, "backbone.fpn.")
+    yield from pyramid_pairs(model.pyramid, "backbone.fpn.")
     for prefix, head, output in (
         ("head.classification_head", model.classification_head, "cls_logits"),
         ("head.regression_head", model.box_head, "bbox_reg"),
@@ -95,7 +95,7 @@ def _retinanet_classes(tensors: Mapping[str, np.ndarray]) -> int | None:
     return logits.size * 4 // deltas.size
 
 
-def _modern_name(name: str) -> str:
+def modern_name(name: str) -> str:
     """Return today's spelling of a name from files before torchvision 0.13.
 
     Pyramid: ``inner_blocks.1.weight`` is ``inner_blocks.1.0.weight`` now. Heads: a convolution and its ReLU
@@ -121,7 +121,7 @@ RETINANET = Converter(
     layout="torchvision RetinaNet with a ResNet and a feature pyramid",
     recognises=_is_retinanet,
     assignments=_retinanet,
-    rename=_modern_name,
+    rename=modern_name,
     ignored=(BATCH_COUNTERS,),
     num_classes=_retinanet_classes,
 )
