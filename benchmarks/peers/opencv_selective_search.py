@@ -40,15 +40,17 @@ def main(arguments=None):
         serve(options.serve, options.modes)
         return None
     results = {"proposals": options.proposals, "data": {}}
+    most = options.proposals
+    version = None
     for name, samples in _data_sets(options):
-        theirs = _of_opencv(options.opencv, [sample.image for sample in samples], options.modes)
+        version, theirs = _of_opencv(options.opencv, [sample.image for sample in samples], options.modes)
         results["data"][name] = {
             "images": len(samples),
             "objects": sum(int((~sample.ignored).sum()) for sample in samples),
-            "ours": {mode: _figures(samples, *_of_ours(samples, mode), options.proposals) for mode in options.modes},
-            "opencv": {mode: _figures(samples, *theirs[mode], options.proposals) for mode in options.modes},
+            "ours": {mode: _figures(samples, _of_ours(samples, mode), most) for mode in options.modes},
+            "opencv": {mode: _figures(samples, theirs[mode], most) for mode in options.modes},
         }
-    results["opencv_version"] = theirs["version"]
+    results["opencv_version"] = version
     from benchmarks import environment
 
     results["environment"] = environment.describe()
@@ -84,10 +86,11 @@ def _of_ours(samples, mode):
     return seconds, boxes
 
 
-def _figures(samples, seconds, boxes, most):
-    """Return what is reported of one side."""
-    from kerasvision.metrics import best_overlaps
+def _figures(samples, side, most):
+    """Return what is reported of one side's seconds and boxes."""
+    from kerasvision.metrics.proposal_recall import best_overlaps
 
+    seconds, boxes = side
     kept = [best_overlaps(s.boxes[~s.ignored], found[:most]) for s, found in zip(samples, boxes, strict=True)]
     everything = [best_overlaps(s.boxes[~s.ignored], found) for s, found in zip(samples, boxes, strict=True)]
     overlaps, overlaps_of_all = np.concatenate(kept), np.concatenate(everything)
@@ -101,7 +104,7 @@ def _figures(samples, seconds, boxes, most):
 
 
 def _of_opencv(python, images, modes):
-    """Return {mode: (seconds, boxes)} and the version of OpenCV, from a process of the other interpreter."""
+    """Return the version of OpenCV and {mode: (seconds, boxes)}, from a process of the other interpreter."""
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "images.npz", *images)
         command = [python, str(Path(__file__).resolve()), "--serve", folder, "--modes", *modes]
@@ -113,7 +116,7 @@ def _of_opencv(python, images, modes):
             with np.load(Path(folder) / f"{mode}.npz") as file:
                 seconds = file["seconds"].tolist()
                 found[mode] = seconds, [file[f"boxes{index}"] for index in range(len(images))]
-        return {**found, "version": (Path(folder) / "version").read_text()}
+        return (Path(folder) / "version").read_text(), found
 
 
 def serve(folder: Path, modes) -> None:

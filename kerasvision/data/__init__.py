@@ -15,6 +15,7 @@ from kerasvision.data.class_weights import PixelCounts, class_weights, count_pix
 from kerasvision.data.loading import load
 from kerasvision.data.palettes import palette_of
 from kerasvision.data.pipelines import pipeline
+from kerasvision.data.proposals import CachedProposals
 from kerasvision.data.samples import IGNORE, Dataset, Sample
 from kerasvision.data.selective_search import SelectiveSearch
 from kerasvision.data.sliding_windows import SlidingWindows
@@ -22,6 +23,7 @@ from kerasvision.data.sliding_windows import SlidingWindows
 __all__ = [
     "IGNORE",
     "Augmentation",
+    "CachedProposals",
     "DataError",
     "Dataset",
     "PixelCounts",

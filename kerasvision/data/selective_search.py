@@ -121,6 +121,11 @@ class SelectiveSearch:
         """Return the arguments."""
         return asdict(self)
 
+    @classmethod
+    def from_config(cls, config: dict) -> SelectiveSearch:
+        """Return one with the arguments that `get_config` returned."""
+        return cls(**config)
+
 
 def segment(planes: np.ndarray, scale: float, min_region: int) -> np.ndarray:
     """Divide an image into regions by the graph-based method of Felzenszwalb and Huttenlocher.

@@ -80,3 +80,8 @@ class SlidingWindows:
     def get_config(self) -> dict:
         """Return the arguments."""
         return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> SlidingWindows:
+        """Return one with the arguments that `get_config` returned."""
+        return cls(**config)

@@ -1,8 +1,7 @@
-"""Average precision for detectors, recall of proposals, confusion-matrix and boundary metrics for segmenters."""
+"""Average precision for detectors, confusion-matrix and boundary metrics for segmenters."""
 
 from kerasvision.metrics.boundary import BoundaryF1, boundary_f1
 from kerasvision.metrics.coco_ap import CocoAP
-from kerasvision.metrics.proposal_recall import best_overlaps
 from kerasvision.metrics.segmentation import (
     SegmentationMetrics,
     confusion_matrix,
@@ -18,7 +17,6 @@ __all__ = [
     "CocoAP",
     "SegmentationMetrics",
     "VocAP",
-    "best_overlaps",
     "boundary_f1",
     "confusion_matrix",
     "figures_of",

@@ -5,7 +5,7 @@ import pytest
 
 from kerasvision import data
 from kerasvision.data.selective_search import Regions, SelectiveSearch, segment
-from kerasvision.metrics import best_overlaps
+from kerasvision.metrics.proposal_recall import best_overlaps
 
 
 def _two_squares():
