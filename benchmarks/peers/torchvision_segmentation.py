@@ -10,16 +10,21 @@ of both heads, backward and SGD, on images and masks in memory; ours is one comp
 Needs the `parity` extra (torch and torchvision), which only this folder and tests/parity import.
 """
 
-import argparse
-import json
-import statistics
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import environment
-from benchmarks.peers.turns import randomize_normalization, timed, times_by_turns
+from benchmarks.peers.turns import (
+    compare_models,
+    figures,
+    figures_as_text,
+    heading,
+    randomize_normalization,
+    timed,
+    times_by_turns,
+)
 
 MODELS = ("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large")
 CLASSES = 21
@@ -97,7 +102,7 @@ def _predict(theirs, ours, path, repeats):
 
     runs = {"ours": our_run, "theirs": their_run}
     times = times_by_turns({side: lambda run=run: timed(run)[0] for side, run in runs.items()}, repeats, 0.3)
-    return _figures(times), float(np.mean(our_run() == their_run()))
+    return figures(times), float(np.mean(our_run() == their_run()))
 
 
 def _train(theirs, ours, shape, repeats):
@@ -124,56 +129,25 @@ def _train(theirs, ours, shape, repeats):
         optimizer.step()
 
     runs = {"ours": lambda: ours.train_on_batch(images, small), "theirs": their_step}
-    return _figures(times_by_turns({side: lambda run=run: timed(run)[0] for side, run in runs.items()}, repeats, 0.3))
-
-
-def _figures(times) -> dict:
-    ours, theirs = (statistics.median(times[side]) for side in ("ours", "theirs"))
-    return {"ours_seconds": ours, "theirs_seconds": theirs, "ratio": ours / theirs}
+    return figures(times_by_turns({side: lambda run=run: timed(run)[0] for side, run in runs.items()}, repeats, 0.3))
 
 
 def as_text(result: dict) -> str:
     """Return what `compare` measured as lines to read."""
-    machine, step = result["environment"], result["training_step"]
-    size = "x".join(map(str, result["image_hw"]))
-    rows = (
-        ("end to end", result["end_to_end"]),
-        (f"training step, {step['images']} x {'x'.join(map(str, step['size_hw']))}", step),
+    step = result["training_step"]
+    return "\n".join(
+        [
+            *heading(result),
+            figures_as_text("end to end", result["end_to_end"]),
+            figures_as_text(f"training step, {step['images']} x {'x'.join(map(str, step['size_hw']))}", step),
+            f"  pixels of equal classes: {result['equal_pixels']:.4%}",
+        ]
     )
-    lines = [
-        f"{result['model']} at {size}, batch 1, {result['repeats']} runs each by turns",
-        f"  {machine['backend']} {machine['precision']}, {machine['cpu']}, {machine['cores']} cores",
-    ]
-    for title, row in rows:
-        lines.append(
-            f"  {title}: ours {row['ours_seconds']:.3f} s, torchvision {row['theirs_seconds']:.3f} s, "
-            f"ratio {row['ratio']:.3f}"
-        )
-    lines.append(f"  pixels of equal classes: {result['equal_pixels']:.4%}")
-    return "\n".join(lines)
 
 
 def main() -> None:
     """Print the comparisons; ``--json`` writes them to a file."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
-    parser.add_argument("--size", type=int, default=520, metavar="PIXELS", help="side of the image")
-    parser.add_argument("--repeats", type=int, default=9, help="timed runs of each side")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
-    options = parser.parse_args()
-    if options.size < 32 or options.repeats < 3:
-        parser.error("--size must be at least 32 pixels, --repeats at least 3")
-    try:
-        import torchvision  # noqa: F401
-    except ImportError:
-        parser.error("torchvision is not installed; pip install 'kerasvision[parity]'")
-    results = []
-    for name in options.models:
-        results.append(compare(name, options.size, repeats=options.repeats))
-        print(as_text(results[-1]), flush=True)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    compare_models((__doc__ or "").splitlines()[0], MODELS, compare, as_text, size=520, smallest=32)
 
 
 if __name__ == "__main__":

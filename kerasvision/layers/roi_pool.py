@@ -18,12 +18,12 @@ class RoIPool(keras.layers.Layer):
         output_size: P, or (rows, columns), bins per box.
         stride: Pixels per cell.
 
-    Call: features (B, H, W, C), H and W known when the graph is made; boxes (B, N, 4) `xyxy` pixels; optionally valid
-    (B, N) bool, by default all boxes but those of -1, -1, -1, -1. Returns (B, N, rows, columns, C), zeros for padding
-    and for bins outside the map. Other odd boxes, and memory: see `kerasvision.ops.roi_pool.roi_pool`.
+    Call: features (B, H, W, C); boxes (B, N, 4) `xyxy` pixels; optionally valid (B, N) bool, by default all boxes but
+    those of -1, -1, -1, -1. Returns (B, N, rows, columns, C), zeros for padding and for bins outside the map. Other odd
+    boxes, maps of unknown size, and memory: see `kerasvision.ops.roi_pool.roi_pool`.
 
     Raises:
-        ValueError: A number out of range, or features of unknown height or width.
+        ValueError: A number out of range.
     """
 
     def __init__(self, output_size, stride, **kwargs):

@@ -131,10 +131,11 @@ def _fixed_operations(operations, outside):
         if operation.type == "Placeholder":
             is_fixed = operation.outputs[0].name in outside
         else:
-            # Random numbers and the like are new at every call.
+            # Random numbers and the like are new at every call; the lists that loops fill have no value to keep.
             has_state = operation.op_def.is_stateful and operation.type != "ReadVariableOp"
+            has_value = all(tensor.dtype.name != "variant" for tensor in operation.outputs)
             sources = [tensor.op for tensor in operation.inputs] + operation.control_inputs
-            is_fixed = not has_state and all(source.name in fixed for source in sources)
+            is_fixed = has_value and not has_state and all(source.name in fixed for source in sources)
         if is_fixed:
             fixed.add(operation.name)
     return fixed

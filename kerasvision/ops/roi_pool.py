@@ -8,6 +8,9 @@ from kerasvision.ops.roi_align import check_numbers, in_pieces, readable_boxes, 
 # Boxes at a time: 4 features for each of 7 x 7 bins, of 512 channels, make 16 MB.
 _GATHERED = 8_000_000
 
+# Window sizes where the map's is not known when the graph is made: up to 64 cells, two of which cover bins of 128.
+_SCALES_OF_UNKNOWN = 7
+
 # Corners are cut here, so that no product overflows.
 _LARGEST_CELL = 1_000_000
 
@@ -16,7 +19,8 @@ def roi_pool(features, boxes_xyxy, *, output_size, stride, valid=None):
     """Take the maximum of the features in the bins of a grid over each box, all borders rounded to whole cells.
 
     Args:
-        features: (B, H, W, C), H and W of 1 or more and known when the graph is made.
+        features: (B, H, W, C), H and W of 1 or more. Where they are not known when the graph is made, bins of up to 128
+            cells are exact: boxes of up to 896 cells, where P is 7.
         boxes_xyxy: (B, N, 4) absolute pixels of the image; cells beyond ±1e6 count as that.
         output_size: P, or (rows, columns), bins per box.
         stride: Pixels per cell.
@@ -29,24 +33,21 @@ def roi_pool(features, boxes_xyxy, *, output_size, stride, valid=None):
         exact; the reference's, in float32, are one cell off for rare sizes, such as the 57 cells of 7 bins.
 
     Raises:
-        ValueError: Unknown H or W, or a number out of range.
+        ValueError: A number out of range.
 
     Gradients never reach the boxes. They reach the largest feature of a bin; equal ones share or take them as the
     backend's maximum has it, where the reference gives all to the first.
 
     The maxima of all windows of 2^i x 2^j cells are computed first; four of them, overlapping, make up any bin. Memory:
-    (1 + floor(log2 H)) (1 + floor(log2 W)) times the map, 36 times for 50 x 50 cells.
+    (1 + floor(log2 H)) (1 + floor(log2 W)) times the map, 36 times for 50 x 50 cells, 49 times where they are unknown.
 
     Source: Girshick 2015, Fast R-CNN, https://arxiv.org/abs/1504.08083, section 2.1; torchvision.ops.roi_pool.
     """
-    _, height, width, channels = features.shape
+    height, width = ops.shape(features)[1:3]
+    channels = features.shape[-1]
     grid, *_ = check_numbers(output_size)
     if stride <= 0:
         raise ValueError(f"`stride` {stride} must be above 0 pixels per cell")
-    if height is None or width is None:
-        raise ValueError(
-            f"`features` {tuple(features.shape)} must have a known height and width; use roi_align where they are not"
-        )
     valid, boxes_xyxy = readable_boxes(ops.stop_gradient(ops.cast(boxes_xyxy, "float32")), valid)
     batch, count = ops.shape(boxes_xyxy)[0], ops.shape(boxes_xyxy)[1]
     if boxes_xyxy.shape[1] == 0:
@@ -76,17 +77,20 @@ def _window_maxima(features):
     Returns:
         (I J B H W, C), J varying faster than I; windows that leave the map hold nothing of use. I and J.
     """
-    _, height, width, channels = features.shape
-    by_rows = _doubled(features, axis=1, size=height)
-    windows = [window for rows in by_rows for window in _doubled(rows, axis=2, size=width)]
-    table = ops.concatenate([ops.reshape(window, (-1, channels)) for window in windows], axis=0)
-    return table, height.bit_length(), width.bit_length()
+    by_rows = _doubled(features, axis=1)
+    by_columns = [_doubled(rows, axis=2) for rows in by_rows]
+    windows = [ops.reshape(window, (-1, features.shape[-1])) for row in by_columns for window in row]
+    return ops.concatenate(windows, axis=0), len(by_rows), len(by_columns[0])
 
 
-def _doubled(features, axis, size):
+def _doubled(features, axis):
     """Return the maxima of 1, 2, 4 ... cells along an axis, as long as they fit."""
-    found, reach = [features], 1
-    while 2 * reach <= size:
+    size = ops.shape(features)[axis]
+    known = isinstance(size, int)
+    found = [features]
+    for scale in range(1, size.bit_length() if known else _SCALES_OF_UNKNOWN):
+        reach = 2 ** (scale - 1)
+        reach = reach if known else ops.minimum(reach, size)
         last = found[-1]
         index = [slice(None)] * 4
         index[axis] = slice(reach, None)
@@ -94,8 +98,7 @@ def _doubled(features, axis, size):
         index[axis] = slice(size - reach, None)
         # The tail, where windows leave the map, keeps its place so that all have the same shape.
         following = ops.concatenate([following, last[tuple(index)]], axis=axis)
-        found.append(ops.maximum(last, following))
-        reach *= 2
+        found.append(ops.reshape(ops.maximum(last, following), ops.shape(features)))
     return found
 
 

@@ -96,3 +96,23 @@ def test_frozen_graph_runs_conditions_and_loops_of_variables():
     frozen = frozen_graph(function)
     assert float(frozen({"x": tf.constant(2.0)})) == 6  # (0 + 1 + 2) * 2
     assert float(frozen({"x": tf.constant(-2.0)})) == 3
+
+
+def test_frozen_graph_runs_loops_that_fill_lists():
+    import tensorflow as tf
+
+    table = tf.Variable([1.0, 2.0, 3.0])
+    frozen = frozen_graph(lambda x: ops.map(lambda row: row * table, x))
+    np.testing.assert_array_equal(frozen(tf.ones((2, 3))), [[1, 2, 3], [1, 2, 3]])
+
+
+def test_predictor_of_a_two_stage_detector_with_a_frozen_graph_finds_the_same():
+    import zoo
+    from kerasvision.inference import Predictor
+
+    keras.utils.set_random_seed(0)
+    model = zoo.get("fasterrcnn_resnet10_fpn", weights=None, num_classes=3)
+    image = np.random.default_rng(0).uniform(0, 255, (96, 128, 3)).astype(np.float32)
+    (expected,), (found,) = (Predictor(model, freeze=freeze)(image) for freeze in (False, True))
+    assert len(found) == len(expected) == 100
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)

@@ -118,6 +118,17 @@ def test_wrong_arguments_are_named(arguments, message):
         _pool(RAMP, [[[0, 0, 1, 1]]], **arguments)
 
 
-def test_unknown_sizes_are_refused():
-    with pytest.raises(ValueError, match="must have a known height and width; use roi_align"):
-        roi_pool(keras.KerasTensor((None, None, 8, 1)), np.zeros((1, 1, 4)), output_size=2, stride=1)
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="graphs of unknown shape are TensorFlow's")
+@pytest.mark.parametrize("size_hw", [(1, 1), (3, 200), (50, 37)])
+def test_graph_of_unknown_size_equals_eager(size_hw):
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 2)), tf.TensorSpec((None, None, 4))])
+    def graph(features, boxes):
+        return roi_pool(features, boxes, output_size=(2, 3), stride=1)
+
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(2, *size_hw, 2)).astype(np.float32)
+    corners = rng.uniform(-3, max(size_hw), (2, 30, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(0, 100, corners.shape)], -1).astype(np.float32)
+    np.testing.assert_array_equal(graph(features, boxes).numpy(), _pool(features, boxes, output_size=(2, 3)))

@@ -17,7 +17,7 @@ from kerasvision.data.streets import Streets
 from kerasvision.inference import Predictor
 from kerasvision.models.region_detector import RegionDetector
 from kerasvision.ops.resizing import ResizeRule
-from tests.parity.torch_models import assert_gradients_equal, randomize
+from tests.parity.torch_models import as_unit_tensor, assert_gradients_equal, padded_batch, randomize
 from zoo.converters.torchvision_rcnn import FASTER_RCNN, FASTER_RCNN_MOBILENET_V3
 
 CLASSES = 9  # the background included, as torchvision counts
@@ -71,10 +71,6 @@ def _image(size_hw, index=0):
     return Streets("test", count=index + 1, size_hw=size_hw)[index].image
 
 
-def _to_torch(image):
-    return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
-
-
 def _relative(ours, theirs):
     return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
 
@@ -86,7 +82,7 @@ def test_raw_outputs_and_proposals_equal_torchvision(pair, shape):
     inputs, _ = Predictor(ours, resize=RULE).preprocess([image])
     raw = ours(inputs, training=False)
     with torch.no_grad():
-        batch, _ = theirs.transform([_to_torch(image)])
+        batch, _ = theirs.transform([as_unit_tensor(image)])
         features = theirs.backbone(batch.tensors)
         objectness, deltas = theirs.rpn.head(list(features.values()))
         anchors = theirs.rpn.anchor_generator(batch, list(features.values()))
@@ -120,35 +116,12 @@ def test_detections_equal_torchvision_one_to_one(pair, shape):
     theirs, ours, _ = pair
     image = _image(SIZES[shape], index=1)
     with torch.no_grad():
-        (expected,) = theirs([_to_torch(image)])
+        (expected,) = theirs([as_unit_tensor(image)])
     (found,) = Predictor(ours, resize=RULE)(image)
     assert len(found) == len(expected["boxes"]) > 20
     np.testing.assert_array_equal(found.labels, expected["labels"].numpy() - 1)
     np.testing.assert_allclose(found.scores, expected["scores"].numpy(), rtol=2e-4)
     np.testing.assert_allclose(found.boxes, expected["boxes"].numpy(), atol=0.02)
-
-
-def _padded_batch():
-    """Two images of different sizes, as a padded batch for us and as a list for torchvision."""
-    sizes = [(224, 288), (288, 224)]  # short side 224 both, to which torchvision resizes
-    canvas = np.zeros((2, 288, 288, 3), np.float32)
-    boxes = np.full((2, 5, 4), -1, np.float32)
-    labels = np.full((2, 5), -1, np.int32)
-    images, targets = [], []
-    for index, size in enumerate(sizes):
-        sample = Streets("train", count=8, size_hw=size)[index + 3]
-        count = min(3 + index, len(sample.boxes))
-        canvas[index, : size[0], : size[1]] = sample.image
-        boxes[index, :count], labels[index, :count] = sample.boxes[:count], sample.labels[:count]
-        images.append(_to_torch(sample.image))
-        targets.append(
-            {
-                "boxes": torch.from_numpy(sample.boxes[:count]),
-                "labels": torch.from_numpy(sample.labels[:count].astype(np.int64)) + 1,
-            }
-        )
-    inputs = {"images": canvas, "sizes_hw": np.array(sizes, np.int32)}
-    return inputs, {"boxes": boxes, "labels": labels}, images, targets
 
 
 LOSSES = {
@@ -170,7 +143,8 @@ def _freeze_normalization(theirs, ours):
 
 def test_losses_and_gradients_equal_torchvision(pair, first_are_chosen):
     theirs, ours, converter = pair
-    inputs, targets, torch_images, torch_targets = _padded_batch()
+    inputs, targets, torch_images, torch_targets = padded_batch(SHORTEST, 288)
+    torch_targets = [{**target, "labels": target["labels"] + 1} for target in torch_targets]
     ours.regions_per_image = theirs.roi_heads.fg_bg_sampler.batch_size_per_image = 64  # fewer, to save time
     theirs.train()
     _freeze_normalization(theirs, ours)

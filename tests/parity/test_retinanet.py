@@ -21,6 +21,7 @@ import zoo
 from kerasvision.data.streets import Streets
 from kerasvision.inference import Predictor
 from kerasvision.ops.resizing import ResizeRule
+from tests.parity.torch_models import as_unit_tensor, padded_batch
 from zoo.converters.torchvision import RETINANET
 
 CLASSES = 91
@@ -75,10 +76,6 @@ def _image(size_hw, index=0):
     return Streets("test", count=index + 1, size_hw=size_hw)[index].image
 
 
-def _to_torch(image):
-    return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
-
-
 def _relative(ours, theirs):
     return np.abs(ours - theirs).max() / np.abs(theirs).max()
 
@@ -88,7 +85,7 @@ def test_raw_outputs_equal_torchvision(pair, shape):
     theirs, ours = pair
     image = _image(SIZES[shape])
     with torch.no_grad():
-        batch, _ = theirs.transform([_to_torch(image)])
+        batch, _ = theirs.transform([as_unit_tensor(image)])
         features = list(theirs.backbone(batch.tensors).values())
         expected = theirs.head(features)
         anchors = torch.cat(theirs.anchor_generator(batch, features))
@@ -106,7 +103,7 @@ def test_detections_equal_torchvision_one_to_one(pair, shape):
     theirs, ours = pair
     image = _image(SIZES[shape], index=1)
     with torch.no_grad():
-        (expected,) = theirs([_to_torch(image)])
+        (expected,) = theirs([as_unit_tensor(image)])
     resize = ResizeRule("shortest_side", shortest=SHORTEST, longest=LONGEST)
     (found,) = Predictor(ours, resize=resize)(image)
     assert len(found) == len(expected["boxes"]) > 50
@@ -115,32 +112,9 @@ def test_detections_equal_torchvision_one_to_one(pair, shape):
     np.testing.assert_allclose(found.boxes, expected["boxes"].numpy(), atol=0.01)
 
 
-def _padded_batch():
-    """Two images of different sizes, as a padded batch for us and as a list for torchvision."""
-    sizes = [(256, 320), (320, 256)]  # short side 256 both: torchvision, told 256, resizes neither
-    canvas = np.zeros((2, 320, 320, 3), np.float32)
-    boxes = np.full((2, 5, 4), -1, np.float32)
-    labels = np.full((2, 5), -1, np.int32)
-    images, targets = [], []
-    for index, size in enumerate(sizes):
-        sample = Streets("train", count=8, size_hw=size)[index + 3]
-        count = min(3 + index, len(sample.boxes))
-        canvas[index, : size[0], : size[1]] = sample.image
-        boxes[index, :count], labels[index, :count] = sample.boxes[:count], sample.labels[:count]
-        images.append(_to_torch(sample.image))
-        targets.append(
-            {
-                "boxes": torch.from_numpy(sample.boxes[:count]),
-                "labels": torch.from_numpy(sample.labels[:count].astype(np.int64)),
-            }
-        )
-    inputs = {"images": canvas, "sizes_hw": np.array(sizes, np.int32)}
-    return inputs, {"boxes": boxes, "labels": labels}, images, targets
-
-
 def test_losses_and_gradients_equal_torchvision(pair):
     theirs, ours = copy.deepcopy(pair[0]), pair[1]
-    inputs, targets, torch_images, torch_targets = _padded_batch()
+    inputs, targets, torch_images, torch_targets = padded_batch(256, 320)  # torchvision, told 256, resizes neither
     theirs.transform = GeneralizedRCNNTransform(256, 1000, **NORMALIZATION)
     theirs.train()
     expected = theirs(torch_images, torch_targets)

@@ -4,6 +4,8 @@ import numpy as np
 import tensorflow as tf
 import torch
 
+from kerasvision.data.streets import Streets
+
 
 def randomize(module, seed=0):
     """Fill a torch module with random weights and batch-norm statistics that keep activations of size about 1.
@@ -36,6 +38,42 @@ def to_torch(images, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)):
     """Return images (B, H, W, 3), 0-255, as a normalised torch batch (B, 3, H, W)."""
     pixels = torch.from_numpy(np.asarray(images, np.float32)).permute(0, 3, 1, 2) / 255
     return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def padded_batch(short, long):
+    """Return a batch of two scenes, landscape and portrait, as we take it and as torchvision's detectors do.
+
+    Args:
+        short: Short side of both in pixels, to which torchvision shall be told to resize.
+        long: Long side.
+
+    Returns:
+        inputs and targets of ours, padded; a list of their images, a list of their targets, with labels from 0 too.
+    """
+    sizes = [(short, long), (long, short)]
+    canvas = np.zeros((2, long, long, 3), np.float32)
+    boxes = np.full((2, 5, 4), -1, np.float32)
+    labels = np.full((2, 5), -1, np.int32)
+    images, targets = [], []
+    for index, size in enumerate(sizes):
+        sample = Streets("train", count=8, size_hw=size)[index + 3]
+        count = min(3 + index, len(sample.boxes))
+        canvas[index, : size[0], : size[1]] = sample.image
+        boxes[index, :count], labels[index, :count] = sample.boxes[:count], sample.labels[:count]
+        images.append(as_unit_tensor(sample.image))
+        targets.append(
+            {
+                "boxes": torch.from_numpy(sample.boxes[:count]),
+                "labels": torch.from_numpy(sample.labels[:count].astype(np.int64)),
+            }
+        )
+    inputs = {"images": canvas, "sizes_hw": np.array(sizes, np.int32)}
+    return inputs, {"boxes": boxes, "labels": labels}, images, targets
+
+
+def as_unit_tensor(image):
+    """Return an image (H, W, 3), 0-255, as torchvision's detectors take it: (3, H, W) in [0, 1]."""
+    return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
 
 
 def relative_difference(ours, theirs):
