@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the folder of those that can be made again."""
 
 import contextlib
 import json
@@ -7,6 +7,17 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+
+
+def cache_home() -> Path:
+    """Return the folder for what can be fetched or worked out again; it need not exist yet.
+
+    It is ``$KERASVISION_HOME``, else ``$XDG_CACHE_HOME/kerasvision``, else ``~/.cache/kerasvision``.
+    """
+    home = os.environ.get("KERASVISION_HOME")
+    if not home:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kerasvision"
+    return Path(home).expanduser()
 
 
 @contextlib.contextmanager

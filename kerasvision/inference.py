@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from kerasvision.data.checks import DataError, Problem, read_image, to_rgb
+from kerasvision.data.proposals import pad_proposals
 from kerasvision.models.base import Detector, Segmenter, VisionModel
 from kerasvision.models.compilation import compiled
 from kerasvision.ops.resizing import ResizeRule
@@ -83,7 +84,8 @@ class Predictor:
     ```
 
     Args:
-        model: A Detector or Segmenter.
+        model: A Detector or Segmenter. One that classifies proposed boxes gets those of its `proposer`, which looks at
+            the image in its own pixels.
         class_names: Names of its classes; default: the model's, else "class 0", "class 1" ...
         resize: The `ResizeRule` to apply; default: the model's, or none with `tiles`.
         batch_size: Most images, or windows of one image, that go through the network together. Only neighbours with
@@ -286,14 +288,24 @@ class Predictor:
             ImageMeta(name, image.shape[:2], small.shape[:2], image if self.crf is not None else None)
             for name, image, small in zip(names, images, scaled, strict=True)
         ]
+        proposals = {} if self.model.proposer is None else {"proposals": self._proposals(images, metas)}
         if all(small.shape[:2] == (height, width) for small in scaled):
-            batch = scaled[0][None] if len(scaled) == 1 else np.stack(scaled)
-            return ops.convert_to_tensor(batch), metas
+            batch = ops.convert_to_tensor(scaled[0][None] if len(scaled) == 1 else np.stack(scaled))
+            return {"images": batch, **proposals} if proposals else batch, metas
         batch = np.zeros((len(scaled), height, width, 3), np.float32)
         for canvas, small in zip(batch, scaled, strict=True):
             canvas[: small.shape[0], : small.shape[1]] = small
         sizes_hw = np.array([small.shape[:2] for small in scaled], np.int32)
-        return {"images": ops.convert_to_tensor(batch), "sizes_hw": ops.convert_to_tensor(sizes_hw)}, metas
+        inputs = {"images": ops.convert_to_tensor(batch), "sizes_hw": ops.convert_to_tensor(sizes_hw), **proposals}
+        return inputs, metas
+
+    def _proposals(self, images, metas):
+        """Return (B, P, 4) boxes that the model's proposer finds in the images, in pixels of the network's input."""
+        found = []
+        for image, meta in zip(images, metas, strict=True):
+            factors = [meta.scaled_hw[1] / meta.size_hw[1], meta.scaled_hw[0] / meta.size_hw[0]] * 2
+            found.append(self.model.proposer(image) * np.array(factors, np.float32))
+        return ops.convert_to_tensor(pad_proposals(found, self.model.proposer.max_proposals))
 
     def _scaled(self, image, scale):
         """Return an image (H, W, 3) as float32 at the rule's size times `scale`, from its own pixels in one step."""

@@ -8,7 +8,7 @@ import pytest
 
 HEAVY = (
     *("torch", "torchvision", "cv2", "matplotlib", "albumentations", "PIL", "tensorflow_datasets", "faster_coco_eval"),
-    *("pycocotools", "typer", "rich", "safetensors", "scipy", "pandas", "keras_hub"),
+    *("pycocotools", "typer", "rich", "safetensors", "scipy", "pandas", "keras_hub", "skimage"),
 )
 _CODE = """
 import sys

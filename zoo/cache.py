@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kerasvision.files import write_json
+from kerasvision.files import cache_home, write_json
 from zoo.errors import DownloadError
 
 _CHUNK_BYTES = 1 << 20
@@ -33,10 +33,7 @@ def cache_dir() -> Path:
     It is ``$KERASVISION_HOME/weights``, else ``$XDG_CACHE_HOME/kerasvision/weights``, else
     ``~/.cache/kerasvision/weights``. It need not exist yet.
     """
-    home = os.environ.get("KERASVISION_HOME")
-    if not home:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kerasvision"
-    return Path(home).expanduser() / "weights"
+    return cache_home() / "weights"
 
 
 def cached_path(url: str, sha256: str) -> Path:

@@ -94,7 +94,8 @@ class Augmentation:
 
         Args:
             sample: boxes, labels and ignore flags stay aligned; the mask is filled with 255 and
-                `instances` with 0; instance ids are renumbered where boxes were dropped.
+                `instances` with 0; instance ids are renumbered where boxes were dropped. Proposals move as boxes
+                do, and are dropped where they are wholly outside.
             seed: non-negative integer, or several, such as (seed, epoch, index).
             resize: the resize rule whose canvas the result fills; None keeps the image's size.
 
@@ -116,7 +117,8 @@ class Augmentation:
 
         image, window = self._place(sample.image, mirrored, scaled_hw, (top, left), canvas_hw, resize.antialias)
         image[window] = self._recolour(image[window], rng)
-        boxes, keep, hidden = _move_boxes(sample, mirrored, scaled_hw, (top, left), canvas_hw, self.min_visible)
+        place = (sample.size_hw, mirrored, scaled_hw, (top, left), canvas_hw)
+        boxes, keep, hidden = _kept_boxes(sample.boxes, place, self.min_visible)
         mask = instances = None
         if sample.mask is not None:
             mask, _ = _place_labels(sample.mask, mirrored, scaled_hw, (top, left), canvas_hw, IGNORE)
@@ -133,6 +135,7 @@ class Augmentation:
             ignored=(sample.ignored | hidden)[keep],
             mask=mask,
             instances=instances,
+            proposals=None if sample.proposals is None else _moved_proposals(sample.proposals, place),
         )
 
     def _place(self, image, mirrored, scaled_hw, corner, canvas_hw, antialias):
@@ -210,10 +213,10 @@ def _place_labels(labels, mirrored, scaled_hw, corner, canvas_hw, fill):
     return _paste(canvas, labels, mirrored, scaled_hw, corner, cv2.INTER_NEAREST_EXACT)
 
 
-def _move_boxes(sample, mirrored, scaled_hw, corner, canvas_hw, min_visible):
-    """Returns boxes (N, 4) on the canvas, which of them to keep (N,), and which are too hidden (N,)."""
-    height, width = sample.size_hw
-    boxes = np.asarray(sample.boxes, np.float32).reshape(-1, 4).copy()
+def _moved(boxes, place):
+    """Returns boxes (N, 4) on the canvas, cut off at its edges, and their areas (N,) before they were cut."""
+    (height, width), mirrored, scaled_hw, corner, canvas_hw = place
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4).copy()
     if mirrored:
         boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
     boxes[:, 0::2] = boxes[:, 0::2] * (scaled_hw[1] / width) + corner[1]
@@ -221,6 +224,18 @@ def _move_boxes(sample, mirrored, scaled_hw, corner, canvas_hw, min_visible):
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     boxes[:, 0::2] = boxes[:, 0::2].clip(0, canvas_hw[1])
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, canvas_hw[0])
+    return boxes, area
+
+
+def _moved_proposals(proposals, place):
+    """Returns the proposals (P', 4) of which something is left on the canvas; how much does not matter."""
+    boxes, _ = _moved(proposals, place)
+    return boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+
+
+def _kept_boxes(boxes, place, min_visible):
+    """Returns boxes (N, 4) on the canvas, which of them to keep (N,), and which are too hidden (N,)."""
+    boxes, area = _moved(boxes, place)
     sides = boxes[:, 2:] - boxes[:, :2]  # (N, 2)
     visible = sides.prod(axis=1) / np.maximum(area, 1e-9)
     # One pixel (less rounding) is the least that any anchor or score can be computed on.

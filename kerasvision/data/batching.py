@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from kerasvision.data.augmentation import Augmentation
+from kerasvision.data.proposals import Proposer, pad_proposals
 from kerasvision.data.samples import IGNORE, Dataset, Sample
 from kerasvision.ops.resizing import ResizeRule
 
@@ -40,6 +41,7 @@ class Batches:
         drop_remainder: bool | None = None,
         cache: bool = False,
         pixel_weights: PixelWeights | None = None,
+        proposals: Proposer | None = None,
     ):
         if task not in ("detection", "segmentation"):
             raise ValueError(f"`task` {task!r} is unknown; use 'detection' or 'segmentation'")
@@ -52,6 +54,8 @@ class Batches:
             raise ValueError(f"`batch_size` {batch_size!r} must be a positive integer")
         if pixel_weights is not None and task != "segmentation":
             raise ValueError(f"`pixel_weights` are for task='segmentation', not {task!r}; leave them out")
+        if proposals is not None and task != "detection":
+            raise ValueError(f"`proposals` are for task='detection', not {task!r}; leave them out")
         if len(dataset) == 0:
             raise ValueError(f"`dataset` {dataset.name!r} has no samples")
         if augment is not None and not training:
@@ -71,6 +75,7 @@ class Batches:
         self.seed = int(seed)
         self.max_boxes = int(max_boxes)
         self.pixel_weights = pixel_weights
+        self.proposals = proposals
         if drop_remainder is None:
             # A last batch of another size would compile the training step anew.
             drop_remainder = training and len(dataset) >= batch_size
@@ -140,7 +145,12 @@ class Batches:
         for row, (image, _) in enumerate(prepared):
             images[row, : image.shape[0], : image.shape[1]] = image
         samples = [sample for _, sample in prepared]
-        inputs = {"images": images, "sizes_hw": sizes_hw} if self.padded else images
+        named = {"images": images}
+        if self.padded:
+            named["sizes_hw"] = sizes_hw
+        if self.proposals is not None:
+            named["proposals"] = pad_proposals([s.proposals for s in samples], self.proposals.max_proposals)
+        inputs = named if len(named) > 1 else images
         if self.task == "segmentation":
             masks = self._stack_masks(samples, canvas_hw)
             return (inputs, masks, *self._stack_weights(samples, canvas_hw))
@@ -148,10 +158,14 @@ class Batches:
 
     def _read(self, index: int) -> Sample:
         if self._samples is None:
-            return self.dataset[index]
+            return self._with_proposals(self.dataset[index])
         if index not in self._samples:
-            self._samples[index] = self._without_unused(self.dataset[index])
+            self._samples[index] = self._with_proposals(self._without_unused(self.dataset[index]))
         return self._samples[index]
+
+    def _with_proposals(self, sample: Sample) -> Sample:
+        """Returns the sample with the proposals of its image as it is, before any change."""
+        return sample if self.proposals is None else replace(sample, proposals=self.proposals(sample.image))
 
     def _without_unused(self, sample: Sample) -> Sample:
         """Returns the sample without its instance ids, if no weights are made of them."""
@@ -175,9 +189,10 @@ class Batches:
         image = self.resize.apply(sample.image)
         scale = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)
         boxes = np.asarray(sample.boxes, np.float32).reshape(-1, 4) * scale
+        proposals = None if sample.proposals is None else sample.proposals * scale
         mask = None if sample.mask is None else self.resize.apply_to_mask(sample.mask)
         instances = None if sample.instances is None else self.resize.apply_to_mask(sample.instances)
-        return image, replace(sample, boxes=boxes, mask=mask, instances=instances)
+        return image, replace(sample, boxes=boxes, mask=mask, instances=instances, proposals=proposals)
 
     def _canvas_hw(self, sizes_hw: np.ndarray) -> tuple[int, int]:
         if self.resize.size_hw is not None:

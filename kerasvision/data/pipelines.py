@@ -9,6 +9,7 @@ import numpy as np
 
 from kerasvision.data.augmentation import Augmentation
 from kerasvision.data.batching import Batches, PixelWeights, Task
+from kerasvision.data.proposals import Proposer
 from kerasvision.data.samples import Dataset
 from kerasvision.ops.resizing import ResizeRule
 
@@ -26,6 +27,7 @@ def pipeline(
     drop_remainder: bool | None = None,
     cache: bool = False,
     pixel_weights: PixelWeights | None = None,
+    proposals: Proposer | None = None,
     workers: int | None = None,
     framework: Literal["tf", "pydataset"] | None = None,
 ):
@@ -60,6 +62,8 @@ def pipeline(
         pixel_weights: for segmentation: a function from a sample's instance ids, (H, W) integers at the network's
             scale, to the weights of its pixels (H, W), such as `kerasvision.losses.unet_weight_map`. It runs in the
             threads that prepare batches.
+        proposals: for detection: what proposes boxes for an image, such as `CachedProposals(model.proposer)`; for
+            models that classify boxes which something else proposes.
         workers: threads that prepare batches; default one per CPU core, at most 8. 0 (PyDataset only):
             none.
         framework: "tf" or "pydataset" instead of the backend's.
@@ -72,7 +76,9 @@ def pipeline(
         (B, H, W, 3) float32, 0-255; with a rule that keeps the aspect ratio it is `{"images": …, "sizes_hw":
         (B, 2) int32}`, the valid region of each, and padding (zeros) lies at the bottom and the right: models
         blank what is outside `sizes_hw` after normalisation, where zero is no longer black. Batches of unequal
-        images are padded to multiples of 32.
+        images are padded to multiples of 32. With `proposals` it is such a dict with any rule, and holds
+        "proposals" too, (B, P, 4) float32 xyxy pixels of the network input, best first, -1 = padding, P being
+        `proposals.max_proposals`: they went through the same resize, flip, scale and crop as the boxes.
 
     Raises:
         ValueError: an argument out of range, a data set without annotations for the task or without
@@ -102,6 +108,7 @@ def pipeline(
         drop_remainder=drop_remainder,
         cache=cache,
         pixel_weights=pixel_weights,
+        proposals=proposals,
     )
     if framework == "tf":
         return _as_tf_dataset(batches, max(1, workers))
@@ -178,7 +185,12 @@ def _tf_signature(batches: Batches):
     size = batches.batch_size if batches.drop_remainder or len(batches.dataset) % batches.batch_size == 0 else None
     height, width = batches.resize.size_hw or (None, None)
     images = tf.TensorSpec((size, height, width, 3), tf.as_dtype(np.dtype(batches.image_dtype).name))
-    inputs = {"images": images, "sizes_hw": tf.TensorSpec((size, 2), tf.int32)} if batches.padded else images
+    named = {"images": images}
+    if batches.padded:
+        named["sizes_hw"] = tf.TensorSpec((size, 2), tf.int32)
+    if batches.proposals is not None:
+        named["proposals"] = tf.TensorSpec((size, batches.proposals.max_proposals, 4), tf.float32)
+    inputs = named if len(named) > 1 else images
     if batches.task == "segmentation":
         masks = tf.TensorSpec((size, height, width), tf.int32)
         if batches.pixel_weights is None:

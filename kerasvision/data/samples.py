@@ -34,6 +34,8 @@ class Sample:
             set has no masks.
         instances: (H, W) int32, 0 = no object, k = the visible pixels of `boxes[k - 1]`; None where the
             data set has no instance masks.
+        proposals: (P, 4) float32 `xyxy` in pixels of `image`: boxes that may hold objects, best first; None where
+            nobody asked for them.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Sample:
     ignored: np.ndarray
     mask: np.ndarray | None = None
     instances: np.ndarray | None = None
+    proposals: np.ndarray | None = None
 
     @property
     def size_hw(self) -> tuple[int, int]:

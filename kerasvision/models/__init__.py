@@ -7,6 +7,7 @@ from kerasvision.models.deeplab_v2 import DeepLabV2
 from kerasvision.models.deeplab_v3 import DeepLabV3
 from kerasvision.models.deeplab_v3_plus import DeepLabV3Plus
 from kerasvision.models.dilated_fcn import DilatedFCN
+from kerasvision.models.fast_rcnn import FastRCNN
 from kerasvision.models.faster_rcnn import FasterRCNN
 from kerasvision.models.fcn import FCN
 from kerasvision.models.non_finite import NonFiniteLossError, StopOnNonFiniteLoss
@@ -25,6 +26,7 @@ __all__ = [
     "DeepLabV3Plus",
     "Detector",
     "DilatedFCN",
+    "FastRCNN",
     "FasterRCNN",
     "NonFiniteLossError",
     "RetinaNet",

@@ -1,6 +1,7 @@
 """What detectors and segmenters share: inputs of any size, named losses, recipes, checked targets."""
 
 from dataclasses import asdict
+from typing import Any
 
 import keras
 from keras import ops
@@ -38,6 +39,7 @@ class VisionModel(keras.Model):
     size_divisor = 1
     loss_names: tuple[str, ...] = ()
     takes_sample_weight = False
+    proposer: Any = None  # of a detector over external proposals: what proposes boxes for an image
     default_recipe = Recipe()
 
     def __init__(

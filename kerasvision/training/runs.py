@@ -4,7 +4,7 @@ from pathlib import Path
 
 import keras
 
-from kerasvision.data import Augmentation, Dataset, pipeline
+from kerasvision.data import Augmentation, CachedProposals, Dataset, pipeline
 from kerasvision.models.base import Detector, VisionModel
 from kerasvision.models.non_finite import StopOnNonFiniteLoss
 from kerasvision.training.callbacks import EpochCounter, RunRecorder
@@ -38,6 +38,7 @@ def train(
         epochs: Number of epochs of the whole run, those before a resumption included.
         run_dir: Directory for `last.safetensors`, `best.keras`, `final.keras` and `history.json`. The best epoch is
             that of the highest AP or mIoU on `val_data`, or without it that of the lowest loss.
+            The boxes that a model's `proposer` finds in data sets are worked out first, and kept (`CachedProposals`).
         batch_size: Images a step, if data sets are given; default: the recipe's.
         resume: Go on from `last.safetensors`.
         seed: Of shuffling and augmentation.
@@ -69,6 +70,11 @@ def train(
         "seed": seed,
         "cache": cache,
     }
+    if model.proposer is not None:
+        options["proposals"] = CachedProposals(model.proposer)
+        for dataset in (train_data, val_data):
+            if isinstance(dataset, Dataset):
+                options["proposals"].fill(dataset, progress=verbose != 0)
     if isinstance(train_data, Dataset):
         check_classes(model, train_data)
         chosen = augment if isinstance(augment, Augmentation) else Augmentation() if augment else None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import zoo
+from kerasvision.data import SelectiveSearch
 from kerasvision.models.base import Detector
 
 # Of which the training step is compiled by XLA, which takes minutes: one of each task, and one with auxiliary heads.
@@ -18,7 +19,10 @@ SIZE_HW = (64, 96)
 _NARROW = {"widths": (8, 16, 32, 64, 128)}
 _NARROW_VGG = {"widths": (8, 12, 16, 16, 16), "fc_filters": 32}
 _FEW_REGIONS = {"max_proposals": 20, "training_proposals": 20, "regions_per_image": 16, "head_units": (32,)}
+_FEW_PROPOSALS = {"proposer": SelectiveSearch(max_proposals=20), "regions_per_image": 16, "head_units": (32,)}
 SMALLEST = {
+    "fast_rcnn_resnet50_fpn": _FEW_PROPOSALS,
+    "fast_rcnn_vgg16": {**_FEW_PROPOSALS, "widths": (8, 12, 16, 16, 16)},
     "fasterrcnn_resnet50_fpn": _FEW_REGIONS,
     "fasterrcnn_resnet50_fpn_v2": {**_FEW_REGIONS, "pyramid_filters": 32},
     "fasterrcnn_mobilenet_v3_large_fpn": _FEW_REGIONS,

@@ -13,6 +13,7 @@ from kerasvision.backbones.base import Backbone
 from kerasvision.backbones.contracting_path import ContractingPath
 from kerasvision.backbones.resnet import ResNet
 from kerasvision.backbones.vgg import VGG
+from kerasvision.data import SlidingWindows
 from kerasvision.layers import ConvolutionBlock
 from kerasvision.models.recipe import Recipe, WarmupSchedule
 from kerasvision.models.retinanet import octave_sizes
@@ -39,6 +40,7 @@ VALUES = {
     "candidates_per_level": 7,
     "iou_threshold": 0.6,
     "max_detections": 5,
+    "proposer": keras.saving.serialize_keras_object(SlidingWindows((16,), max_proposals=9)),
     "proposal_convolutions": 2,
     "anchors_per_image": 32,
     "anchor_foreground_share": 0.25,
@@ -85,13 +87,17 @@ VALUES = {
     "auxiliary_feature": 1,
 }
 # Where an architecture takes other values than those of the same name.
-OWN_VALUES = {"kerasvision.models.faster_rcnn:FasterRCNN": {"background_iou": (0.1, 0.4)}}
+OWN_VALUES = {
+    "kerasvision.models.fast_rcnn:FastRCNN": {"background_iou": (0.1, 0.4)},
+    "kerasvision.models.faster_rcnn:FasterRCNN": {"background_iou": (0.1, 0.4)},
+}
 # What the test gives itself, or subclasses make.
 _GIVEN = ("head", "dtype")
 # Arguments of a base class that an architecture does not take.
 _REFUSED = {
     "kerasvision.models.deeplab_v2:DeepLabV2": ("auxiliary", "auxiliary_feature"),
-    "kerasvision.models.faster_rcnn:FasterRCNN": ("pooling",),  # "pool" goes without a pyramid only: see below
+    "kerasvision.models.fast_rcnn:FastRCNN": ("pooling",),  # "pool" goes without a pyramid only: see below
+    "kerasvision.models.faster_rcnn:FasterRCNN": ("pooling",),
 }
 BACKBONE = {
     "block": "basic",
@@ -232,6 +238,7 @@ FREEZES = [
 SMALLEST = {
     "retinanet_resnet10_fpn": {"pyramid_filters": 4, "head_convolutions": 1},
     "fasterrcnn_resnet10_fpn": {"pyramid_filters": 4, "head_units": (4,), "head_convolutions": 1},
+    "fast_rcnn_resnet10_fpn": {"pyramid_filters": 4, "head_units": (4,), "head_convolutions": 1},
     "fasterrcnn_vgg16": {"widths": (4, 4, 4, 4, 4), "head_units": (4, 4)},
     "unet": {"widths": (4, 8, 16)},
     "unet_s5_d16": {"widths": (4, 8, 16), "head_filters": 4},
@@ -244,7 +251,8 @@ SMALLEST = {
 }
 # Their siblings, of which nothing else is tested here.
 NARROW = {
-    f"fcn{stride}s_{backbone}": SMALLEST["fcn8s_vgg16"] for stride in (32, 16, 8) for backbone in ("vgg16", "alexnet")
+    "fast_rcnn_vgg16": {"widths": (4, 4, 4, 4, 4), "head_units": (4, 4)},
+    **{f"fcn{stride}s_{name}": SMALLEST["fcn8s_vgg16"] for stride in (32, 16, 8) for name in ("vgg16", "alexnet")},
 }
 
 
