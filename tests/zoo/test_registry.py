@@ -188,6 +188,15 @@ def test_embedded_files_are_those_of_the_index_and_small():
         assert path.stat().st_size == line["size_bytes"] <= MAX_BYTES
 
 
+def test_page_of_streets_figures_is_that_of_the_index():
+    # After new weights: python -m zoo.recipes.table > docs/streets.md
+    from pathlib import Path
+
+    from zoo.recipes.table import page
+
+    assert (Path(__file__).parents[2] / "docs/streets.md").read_text() == page()
+
+
 def test_class_names_count_and_order():
     assert (len(COCO_91), len(COCO_80), len(VOC_21)) == (91, 80, 21)
     # COCO category ids: person 1, car 3, stop sign 13, toothbrush 90 (instances_val2017.json).

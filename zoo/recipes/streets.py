@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 
 import zoo
-from kerasvision.data import Augmentation, pipeline
+from kerasvision.data import Augmentation, CachedProposals, pipeline
 from kerasvision.data.streets import CLASSES, MASK_CLASSES, Streets
 from kerasvision.models.base import Detector
 from kerasvision.training import load_model, train
@@ -93,6 +93,7 @@ def store(name, model, command):
             resize=model.resize_rule,
             batch_size=10,
             max_boxes=MAX_BOXES,
+            proposals=None if model.proposer is None else CachedProposals(model.proposer),
         )
         figures = dict(model.evaluate(batches, return_dict=True, verbose=0))
         for figure in ("AP", "AP50", "AP75", "mIoU", "pixel_accuracy", "dice"):
