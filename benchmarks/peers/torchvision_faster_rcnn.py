@@ -14,6 +14,7 @@ Needs the `parity` extra (torch and torchvision), which only this folder and tes
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,9 @@ def compare(name: str, size: int, *, repeats: int = 9, seed: int = 0) -> dict:
         path = save_image(picture, Path(folder) / "scene.jpg", quality=95)
         theirs = random_peer(name, read_image(str(path), ImageReadMode.RGB) / 255, seed=seed)
         torch.save(theirs.state_dict(), Path(folder) / "weights.pth")
-        options = {"epsilon": 1e-5} if name == "fasterrcnn_resnet50_fpn" else {}  # that of COCO's weights is 0
+        options: dict[str, Any] = (
+            {"epsilon": 1e-5} if name == "fasterrcnn_resnet50_fpn" else {}
+        )  # that of COCO's weights is 0
         ours = zoo.get(name, weights=Path(folder) / "weights.pth", normalization="batch", frozen_stages=0, **options)
         predictor = Predictor(ours, freeze=True)
         stages: list[dict[str, float]] = []

@@ -1,9 +1,9 @@
 """The figures of all embedded `streets` weights as a page: `python -m zoo.recipes.table > docs/streets.md`."""
 
 import zoo
-from zoo.registry import Entry, Weights
+from zoo.registry import Entry, Task, Weights
 
-_COLUMNS = {
+_COLUMNS: dict[Task, tuple[str, ...]] = {
     "detection": ("AP", "AP50", "AP75"),
     "segmentation": ("mIoU", "pixel_accuracy", "dice"),
 }
