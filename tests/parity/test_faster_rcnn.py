@@ -119,9 +119,14 @@ def test_detections_equal_torchvision_one_to_one(pair, shape):
         (expected,) = theirs([as_unit_tensor(image)])
     (found,) = Predictor(ours, resize=RULE)(image)
     assert len(found) == len(expected["boxes"]) > 20
-    np.testing.assert_array_equal(found.labels, expected["labels"].numpy() - 1)
-    np.testing.assert_allclose(found.scores, expected["scores"].numpy(), rtol=2e-4)
-    np.testing.assert_allclose(found.boxes, expected["boxes"].numpy(), atol=0.02)
+    boxes, scores, labels = (expected[name].numpy() for name in ("boxes", "scores", "labels"))
+    np.testing.assert_allclose(found.scores, scores, rtol=2e-4)
+    # Each has a twin of its class; scores that differ in the last digits only may have changed places.
+    distance = np.abs(found.boxes[None] - boxes[:, None]).max(-1) + 1e3 * (found.labels[None] != labels[:, None] - 1)
+    _, twin = linear_sum_assignment(distance)
+    np.testing.assert_array_equal(found.labels[twin], labels - 1)
+    np.testing.assert_allclose(found.boxes[twin], boxes, atol=0.02)
+    np.testing.assert_allclose(found.scores[twin], scores, rtol=2e-4)
 
 
 LOSSES = {
