@@ -11,6 +11,7 @@ from kerasvision.models.fast_rcnn import FastRCNN
 from kerasvision.models.faster_rcnn import FasterRCNN
 from kerasvision.models.fcn import FCN
 from kerasvision.models.non_finite import NonFiniteLossError, StopOnNonFiniteLoss
+from kerasvision.models.rcnn import RCNN
 from kerasvision.models.retinanet import RetinaNet
 from kerasvision.models.targets import pad_targets
 from kerasvision.models.unet import UNet
@@ -19,6 +20,7 @@ from kerasvision.models.unet_s5_d16 import UNetS5D16
 
 __all__ = [
     "FCN",
+    "RCNN",
     "AttentionUNet",
     "DeepLabV1",
     "DeepLabV2",

@@ -39,6 +39,7 @@ class VisionModel(keras.Model):
     size_divisor = 1
     loss_names: tuple[str, ...] = ()
     takes_sample_weight = False
+    learns_after_epochs = False  # whether `fit` goes on with other stages when all epochs are done
     proposer: Any = None  # of a detector over external proposals: what proposes boxes for an image
     default_recipe = Recipe()
 

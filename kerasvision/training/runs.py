@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 
 from kerasvision.data import Augmentation, CachedProposals, Dataset, pipeline
+from kerasvision.files import replacing
 from kerasvision.models.base import Detector, VisionModel
 from kerasvision.models.non_finite import StopOnNonFiniteLoss
 from kerasvision.training.callbacks import EpochCounter, RunRecorder
@@ -37,8 +38,9 @@ def train(
         val_data: The same, for validation after each epoch.
         epochs: Number of epochs of the whole run, those before a resumption included.
         run_dir: Directory for `last.safetensors`, `best.keras`, `final.keras` and `history.json`. The best epoch is
-            that of the highest AP or mIoU on `val_data`, or without it that of the lowest loss.
-            The boxes that a model's `proposer` finds in data sets are worked out first, and kept (`CachedProposals`).
+            that of the highest AP or mIoU on `val_data`, or without it that of the lowest loss; a model that learns
+            after its epochs, such as R-CNN, is best when it is finished. The boxes that a model's `proposer` finds in
+            data sets are worked out first, and kept (`CachedProposals`).
         batch_size: Images a step, if data sets are given; default: the recipe's.
         resume: Go on from `last.safetensors`.
         seed: Of shuffling and augmentation.
@@ -109,6 +111,9 @@ def train(
         verbose=verbose,
     )
     model.save(run_dir / "final.keras")
+    if model.learns_after_epochs:  # those of the epochs are unfinished
+        with replacing(run_dir / "best.keras") as partial:
+            model.save(partial)
     return recorder.history
 
 

@@ -20,7 +20,11 @@ _NARROW = {"widths": (8, 16, 32, 64, 128)}
 _NARROW_VGG = {"widths": (8, 12, 16, 16, 16), "fc_filters": 32}
 _FEW_REGIONS = {"max_proposals": 20, "training_proposals": 20, "regions_per_image": 16, "head_units": (32,)}
 _FEW_PROPOSALS = {"proposer": SelectiveSearch(max_proposals=20), "regions_per_image": 16, "head_units": (32,)}
+_FEW_CROPS = {"proposer": SelectiveSearch(max_proposals=8), "regions_per_step": 8, "head_units": (16, 16)}
 SMALLEST = {
+    "rcnn_alexnet": {**_FEW_CROPS, "widths": (8, 8, 8, 8, 8)},
+    "rcnn_vgg16": {**_FEW_CROPS, "widths": (4, 4, 4, 4, 4), "crop_size": 64},
+    "rcnn_vgg8": {"proposer": SelectiveSearch(max_proposals=40)},
     "fast_rcnn_resnet50_fpn": _FEW_PROPOSALS,
     "fast_rcnn_vgg16": {**_FEW_PROPOSALS, "widths": (8, 12, 16, 16, 16)},
     "fasterrcnn_resnet50_fpn": _FEW_REGIONS,

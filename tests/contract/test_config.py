@@ -41,6 +41,14 @@ VALUES = {
     "iou_threshold": 0.6,
     "max_detections": 5,
     "proposer": keras.saving.serialize_keras_object(SlidingWindows((16,), max_proposals=9)),
+    "crop_size": 48,
+    "context": 5,
+    "regions_per_step": 12,
+    "regions_at_once": 6,
+    "svm_negative_iou": 0.2,
+    "svm_cost": 0.01,
+    "regression_iou": 0.7,
+    "regression_penalty": 10.0,
     "proposal_convolutions": 2,
     "anchors_per_image": 32,
     "anchor_foreground_share": 0.25,
@@ -251,6 +259,8 @@ SMALLEST = {
 }
 # Their siblings, of which nothing else is tested here.
 NARROW = {
+    "rcnn_alexnet": {"widths": (4, 4, 4, 4, 4), "head_units": (4, 4)},
+    "rcnn_vgg16": {"widths": (4, 4, 4, 4, 4), "head_units": (4, 4)},
     "fast_rcnn_vgg16": {"widths": (4, 4, 4, 4, 4), "head_units": (4, 4)},
     **{f"fcn{stride}s_{name}": SMALLEST["fcn8s_vgg16"] for stride in (32, 16, 8) for name in ("vgg16", "alexnet")},
 }
