@@ -57,7 +57,7 @@ class RegionClassifiers(keras.layers.Layer):
     def reset(self):
         """Forget all."""
         for variable in self.weights:
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(np.zeros(variable.shape))
 
     def assign(self, solution):
         """Take over the weights of a `ClassifierFit`."""
@@ -70,8 +70,10 @@ class RegionClassifiers(keras.layers.Layer):
     def call(self, inputs):
         """Return margins and deltas."""
         features, pooled = (ops.cast(part, "float32") for part in inputs)
-        margins = ops.matmul(features, self.svm_kernel) + self.svm_bias
-        return margins, ops.matmul(pooled, self.regressor_kernel) + self.regressor_bias
+        variables = (self.svm_kernel, self.svm_bias, self.regressor_kernel, self.regressor_bias)
+        # As tensors: JAX takes no variables that are exempt from casts.
+        svm_kernel, svm_bias, regressor_kernel, regressor_bias = map(ops.convert_to_tensor, variables)
+        return ops.matmul(features, svm_kernel) + svm_bias, ops.matmul(pooled, regressor_kernel) + regressor_bias
 
     def compute_output_shape(self, input_shape):
         """Return the shapes of margins and deltas."""
