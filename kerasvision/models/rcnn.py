@@ -70,7 +70,8 @@ class RCNN(ExternalProposals, Detector):
         **kwargs: As in `VisionModel`.
 
     `model({"images", "proposals"})` gives `proposals` (B, P, 4), `logits` (B, P, 1 + num_classes), background first,
-    `margins` (B, P, num_classes) and `class_deltas` (B, P, num_classes, 4); in training, `proposals` and `pixels`.
+    `margins` and `scores` (B, P, num_classes) and `class_deltas` (B, P, num_classes, 4); in training, `proposals` and
+    `pixels`. Scores are the sigmoids of the margins, or the softmax as long as no machines were solved for.
     """
 
     loss_names = ("classification",)
@@ -190,10 +191,16 @@ class RCNN(ExternalProposals, Detector):
         else:
             outputs = self._by_parts(classified, indices, regions)
         logits, margins, deltas = outputs
+        logits = ops.reshape(logits, (batch, count, 1 + self.num_classes))
+        margins = ops.reshape(margins, (batch, count, self.num_classes))
+        # Chosen here and not in `decode`, where JAX has no variables at hand.
+        is_fitted = self.region_classifiers.is_fitted
+        scores = ops.where(is_fitted, ops.sigmoid(margins), ops.softmax(logits, axis=-1)[..., 1:])
         return {
             "proposals": proposals,
-            "logits": ops.reshape(logits, (batch, count, 1 + self.num_classes)),
-            "margins": ops.reshape(margins, (batch, count, self.num_classes)),
+            "logits": logits,
+            "margins": margins,
+            "scores": scores,
             "class_deltas": ops.reshape(deltas, (batch, count, self.num_classes, 4)),
         }
 
@@ -360,15 +367,13 @@ class RCNN(ExternalProposals, Detector):
         """Score every class of every proposal, move its box, and suppress overlaps by class."""
         images, sizes_hw = split_inputs(inputs)
         regions = raw["proposals"]  # (B, P, 4)
-        is_fitted = self.region_classifiers.is_fitted
-        scores = ops.where(is_fitted, ops.sigmoid(raw["margins"]), ops.softmax(raw["logits"], axis=-1)[..., 1:])
         found = boxes.decode_deltas(raw["class_deltas"], ops.expand_dims(regions, 2))  # (B, P, C, 4)
         batch, count = ops.shape(regions)[:2]
         total = count * self.num_classes
         limits = ops.convert_to_tensor(ops.shape(images)[1:3], "int32") if sizes_hw is None else sizes_hw
         found = boxes.clip(ops.reshape(found, (batch, total, 4)), limits)
         usable = ops.all(found[..., 2:] > found[..., :2], axis=-1)  # neither padding nor moved outside
-        scores = ops.reshape(scores, (batch, total))
+        scores = ops.reshape(raw["scores"], (batch, total))
         scores = ops.where(ops.logical_and(usable, scores > self.score_threshold), scores, -float("inf"))
         labels = ops.broadcast_to(ops.arange(self.num_classes, dtype="int32"), (batch, count, self.num_classes))
         return self.suppression(found, scores, ops.reshape(labels, (batch, total)))

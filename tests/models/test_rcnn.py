@@ -61,20 +61,28 @@ def test_call_by_parts_equals_all_at_once(model):
     np.testing.assert_allclose(*(ops.convert_to_numpy(raw["logits"]) for raw in (apart, together)), atol=1e-5)
 
 
-def test_decode_machines_rank_by_margin_and_move_boxes(model):
+def test_decode_ranks_by_score_and_moves_boxes(model):
     raw = {
         "proposals": ops.convert_to_tensor(np.array([[[10, 10, 30, 30], [50, 10, 70, 50]]], np.float32)),
-        "logits": ops.zeros((1, 2, 3)),
-        "margins": ops.convert_to_tensor(np.array([[[0.0, -9.0], [-9.0, 2.0]]], np.float32)),
+        "scores": ops.convert_to_tensor(np.array([[[0.5, 0.0001], [0.0001, 0.88]]], np.float32)),
         "class_deltas": ops.convert_to_tensor(np.array([[[[0.5, 0, 0, 0]] * 2, [[0] * 4] * 2]], np.float32)),
     }
-    model.region_classifiers.fitted.assign([1.0])
     found = model.decode(raw, np.zeros((1, 64, 96, 3), np.float32))
-    model.region_classifiers.fitted.assign([0.0])
-    # sigmoid(2) = 0.881, sigmoid(0) = 0.5, sigmoid(-9) is below the threshold. The first moves by half of its width.
-    np.testing.assert_allclose(ops.convert_to_numpy(found["scores"])[0, :2], [0.8808, 0.5], atol=1e-4)
+    # The first moves by half of its width.
+    np.testing.assert_allclose(ops.convert_to_numpy(found["scores"])[0, :2], [0.88, 0.5], atol=1e-6)
     assert ops.convert_to_numpy(found["boxes"])[0, :2].tolist() == [[50, 10, 70, 50], [20, 10, 40, 30]]
     assert ops.convert_to_numpy(found["labels"])[0, :3].tolist() == [1, 0, -1]
+
+
+def test_scores_are_the_softmax_until_machines_are_solved_for(model):
+    images = np.random.default_rng(0).uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
+    raw = model(images)
+    softmax = ops.softmax(raw["logits"], axis=-1)[..., 1:]
+    np.testing.assert_allclose(*map(ops.convert_to_numpy, (raw["scores"], softmax)), rtol=1e-6)
+    model.region_classifiers.fitted.assign([1.0])
+    raw = model(images)
+    model.region_classifiers.fitted.assign([0.0])
+    np.testing.assert_allclose(*map(ops.convert_to_numpy, (raw["scores"], ops.sigmoid(raw["margins"]))), rtol=1e-6)
 
 
 def _fit(**options):
