@@ -69,3 +69,9 @@ print(" ".join(sorted(set(module.partition(".")[0] for module in set(sys.modules
     )
     assert done.returncode == 0, done.stderr
     assert not set(done.stdout.split()) & {"tensorflow", *HEAVY}
+
+
+def test_a_card_of_partial_weights_is_shown_without_keras():
+    code = "import sys, zoo; str(zoo.info('fcn8s_vgg16')); print('keras' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.strip() == "False"

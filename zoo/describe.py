@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from zoo.registry import import_attribute
-
 if TYPE_CHECKING:
     from rich.panel import Panel
 
@@ -32,9 +30,9 @@ def rows(entry: "Entry") -> list[tuple[str, str]]:
 
 def weight_rows(weights: "Weights") -> list[tuple[str, str]]:
     """Return (label, value) of the facts about one set of weights."""
-    fills = f"{weights.num_classes} classes"
-    if weights.part == "backbone":
-        fills = f"{import_attribute(weights.converter).fills} only"
+    fills = (
+        f"{weights.fills or 'the backbone'} only" if weights.part == "backbone" else f"{weights.num_classes} classes"
+    )
     result = [("fills", fills), ("source", weights.source), ("sha256", weights.sha256)]
     if weights.size_bytes:
         result.append(("size", f"{weights.size_bytes / 1e6:.1f} MB"))

@@ -34,6 +34,8 @@ class Weights:
         num_classes: Outputs per anchor or pixel; ``None`` for ``part="backbone"``.
         class_names: The names of those outputs, or the key of a list in `zoo.class_names.CLASS_NAMES`.
         part: ``"model"``, or ``"backbone"`` where the file fills the backbone alone.
+        fills: What a file of ``part="backbone"`` fills, as its converter says, if it is more than the backbone. Said
+            here too, so that `info` imports no converter.
         size_bytes: Size of the download; for the progress bar, so it may be rounded.
         reported: Figures that the publisher states, such as ``{"COCO val2017 AP": 36.4}``.
         measured: Figures that this project measured on the converted weights.
@@ -54,6 +56,7 @@ class Weights:
     num_classes: int | None = None
     class_names: tuple[str, ...] | str | None = None
     part: Literal["model", "backbone"] = "model"
+    fills: str | None = None
     size_bytes: int | None = None
     reported: Mapping[str, float] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)

@@ -79,6 +79,17 @@ def test_info_printed_states_source_figures_and_conditions():
     assert "fills    the backbone, fc6 and fc7 only" in str(zoo.info("fcn8s_vgg16"))
 
 
+def test_entries_say_what_their_converters_fill():
+    from zoo.registry import import_attribute
+
+    partial = [
+        weights for name in zoo.list_models() for weights in zoo.info(name).weights if weights.part == "backbone"
+    ]
+    assert partial
+    for weights in partial:
+        assert (weights.fills or "the backbone") == import_attribute(weights.converter).fills
+
+
 def test_info_rich_panel_and_json_hold_the_same_facts():
     from rich.console import Console
 

@@ -27,6 +27,7 @@ ENTRIES = (
                 size_bytes=553_430_000,
                 converter="zoo.converters.torchvision_vgg:VGG_BACKBONE_AND_DENSE",
                 part="backbone",
+                fills="the backbone, fc6 and fc7",
                 license="BSD-3-Clause (torchvision), trained on ImageNet-1K",
                 reported={"ImageNet-1K top-1 accuracy (as a classifier)": 71.592},
                 recipe="https://github.com/pytorch/vision/tree/main/references/classification#alexnet-and-vgg",

@@ -16,6 +16,7 @@ def _imagenet(file: str, size_bytes: int, accuracy: float, converter: str, **opt
         size_bytes=size_bytes,
         converter=f"zoo.converters.torchvision_vgg:{converter}",
         part="backbone",
+        fills="the backbone, fc6 and fc7",
         license="BSD-3-Clause (torchvision), trained on ImageNet-1K",
         reported={"ImageNet-1K top-1 accuracy (as a classifier)": accuracy},
         options=options,
