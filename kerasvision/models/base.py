@@ -2,6 +2,6 @@
 
 from kerasvision.models.detector import Detector
 from kerasvision.models.segmenter import Segmenter
-from kerasvision.models.vision_model import VisionModel, split_inputs
+from kerasvision.models.vision_model import VisionModel, split_inputs, valid_sizes_hw
 
-__all__ = ["Detector", "Segmenter", "VisionModel", "split_inputs"]
+__all__ = ["Detector", "Segmenter", "VisionModel", "split_inputs", "valid_sizes_hw"]

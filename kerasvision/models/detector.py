@@ -195,3 +195,23 @@ class _Evaluator(keras.Model):
             "losses": self.detector.losses_from_outputs(raw, inputs, self.detector.screen_targets(targets)[0]),
             "detections": self.detector.decode(raw, inputs),
         }
+
+
+def classes_side_by_side(boxes, scores):
+    """Return a box of each class of each region as detections of their own.
+
+    Args:
+        boxes: (B, N, C, 4).
+        scores: (B, N, C).
+
+    Returns:
+        boxes (B, N C, 4), scores (B, N C) and labels (B, N C) int32, the classes of a region side by side.
+    """
+    batch, count, classes = ops.shape(scores)
+    total = count * classes
+    labels = ops.broadcast_to(ops.arange(classes, dtype="int32"), (batch, count, classes))
+    return (
+        ops.reshape(boxes, (batch, total, 4)),
+        ops.reshape(scores, (batch, total)),
+        ops.reshape(labels, (batch, total)),
+    )

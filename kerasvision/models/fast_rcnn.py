@@ -21,7 +21,7 @@ from kerasvision.backbones.resnet import resnet10, resnet50
 from kerasvision.backbones.vgg import vgg16
 from kerasvision.data.selective_search import SelectiveSearch
 from kerasvision.models.external_proposals import ExternalProposals
-from kerasvision.models.recipe import Recipe
+from kerasvision.models.recipe import SMALL_DETECTOR, Recipe
 from kerasvision.models.region_detector import RegionDetector
 from kerasvision.ops.resizing import ResizeRule
 
@@ -151,15 +151,7 @@ def fast_rcnn_resnet10_fpn(num_classes=80, *, normalization="batch", dtype=None,
         "regions_per_image": 128,
         "aligned": True,
         "resize_rule": ResizeRule("letterbox", size_hw=(256, 384)),
-        "recipe": Recipe(
-            learning_rate=2e-3,
-            batch_size=8,
-            weight_decay=1e-4,
-            warmup_steps=200,
-            epochs=4,
-            clip_norm=10.0,
-            source="this project, zoo/recipes/streets.py",
-        ),
+        "recipe": SMALL_DETECTOR,
         "name": "fast_rcnn_resnet10_fpn",
         **options,
     }

@@ -27,8 +27,8 @@ from kerasvision.layers import AnchorGenerator, ConvolutionBlock
 from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.losses.box import smooth_l1
 from kerasvision.losses.focal import binary_cross_entropy
-from kerasvision.models.base import split_inputs
-from kerasvision.models.recipe import Recipe
+from kerasvision.models.base import valid_sizes_hw
+from kerasvision.models.recipe import SMALL_DETECTOR, Recipe
 from kerasvision.models.region_detector import RegionDetector
 from kerasvision.models.targets import trained_boxes
 from kerasvision.ops import boxes
@@ -234,7 +234,6 @@ class FasterRCNN(RegionDetector):
         Returns:
             (B, P, 4) `xyxy` pixels without gradient, best first, padded with -1.
         """
-        images, sizes_hw = split_inputs(inputs)
         limit = self.training_candidates_per_level if training else self.candidates_per_level
         parts = []
         levels = zip(raw["objectness"], raw["anchor_deltas"], self.anchors(raw["features"], inputs), strict=True)
@@ -244,8 +243,7 @@ class FasterRCNN(RegionDetector):
             decoded = boxes.decode_deltas(deltas, ops.take(anchors, best, axis=0))
             parts.append((decoded, ops.sigmoid(logits), ops.full_like(best, index)))
         candidates, scores, level = (ops.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-        limits = ops.convert_to_tensor(ops.shape(images)[1:3], "int32") if sizes_hw is None else sizes_hw
-        candidates = boxes.clip(candidates, limits)
+        candidates = boxes.clip(candidates, valid_sizes_hw(inputs))
         usable = ops.all(candidates[..., 2:] - candidates[..., :2] >= _SMALLEST_SIDE, axis=-1)
         usable = ops.logical_and(usable, scores >= self.proposal_score_threshold)
         kept = non_max_suppression(
@@ -480,15 +478,7 @@ def fasterrcnn_resnet10_fpn(num_classes=80, *, normalization="batch", dtype=None
         "training_candidates_per_level": 500,
         "training_proposals": 500,
         "resize_rule": ResizeRule("letterbox", size_hw=(256, 384)),
-        "recipe": Recipe(
-            learning_rate=2e-3,
-            batch_size=8,
-            weight_decay=1e-4,
-            warmup_steps=200,
-            epochs=4,
-            clip_norm=10.0,
-            source="this project, zoo/recipes/streets.py",
-        ),
+        "recipe": SMALL_DETECTOR,
         "name": "fasterrcnn_resnet10_fpn",
         **options,
     }

@@ -29,11 +29,12 @@ from kerasvision.backbones.vgg import vgg8, vgg16
 from kerasvision.data.selective_search import SelectiveSearch
 from kerasvision.layers import BoxHead, NonMaxSuppression
 from kerasvision.layers.trainability import pass_on_frozen
-from kerasvision.models.base import Detector, split_inputs
+from kerasvision.models.base import Detector, split_inputs, valid_sizes_hw
 from kerasvision.models.batches import batches_of, steps_of
 from kerasvision.models.compilation import compiled
+from kerasvision.models.detector import classes_side_by_side
 from kerasvision.models.external_proposals import ExternalProposals
-from kerasvision.models.recipe import Recipe
+from kerasvision.models.recipe import SMALL_DETECTOR, Recipe
 from kerasvision.models.region_classifiers import ClassifierFit, RegionClassifiers
 from kerasvision.models.targets import trained_boxes
 from kerasvision.ops import boxes
@@ -365,18 +366,12 @@ class RCNN(ExternalProposals, Detector):
 
     def decode(self, raw, inputs):
         """Score every class of every proposal, move its box, and suppress overlaps by class."""
-        images, sizes_hw = split_inputs(inputs)
-        regions = raw["proposals"]  # (B, P, 4)
-        found = boxes.decode_deltas(raw["class_deltas"], ops.expand_dims(regions, 2))  # (B, P, C, 4)
-        batch, count = ops.shape(regions)[:2]
-        total = count * self.num_classes
-        limits = ops.convert_to_tensor(ops.shape(images)[1:3], "int32") if sizes_hw is None else sizes_hw
-        found = boxes.clip(ops.reshape(found, (batch, total, 4)), limits)
+        found = boxes.decode_deltas(raw["class_deltas"], ops.expand_dims(raw["proposals"], 2))  # (B, P, C, 4)
+        found, scores, labels = classes_side_by_side(found, raw["scores"])
+        found = boxes.clip(found, valid_sizes_hw(inputs))
         usable = ops.all(found[..., 2:] > found[..., :2], axis=-1)  # neither padding nor moved outside
-        scores = ops.reshape(raw["scores"], (batch, total))
-        scores = ops.where(ops.logical_and(usable, scores > self.score_threshold), scores, -float("inf"))
-        labels = ops.broadcast_to(ops.arange(self.num_classes, dtype="int32"), (batch, count, self.num_classes))
-        return self.suppression(found, scores, ops.reshape(labels, (batch, total)))
+        usable = ops.logical_and(usable, scores > self.score_threshold)
+        return self.suppression(found, ops.where(usable, scores, -float("inf")), labels)
 
     def get_config(self):
         """Return the constructor's arguments."""
@@ -444,15 +439,7 @@ def rcnn_vgg8(num_classes=80, *, normalization="batch", dtype=None, **options):
         "head_units": (128, 128),
         "head_dropout": 0.25,
         "resize_rule": ResizeRule("letterbox", size_hw=(256, 384)),
-        "recipe": Recipe(
-            learning_rate=2e-3,
-            batch_size=4,
-            weight_decay=1e-4,
-            warmup_steps=100,
-            epochs=4,
-            clip_norm=10.0,
-            source="this project, zoo/recipes/streets.py",
-        ),
+        "recipe": SMALL_DETECTOR.replace(batch_size=4, warmup_steps=100),
         "name": "rcnn_vgg8",
         **options,
     }

@@ -150,3 +150,14 @@ SMALL_SEGMENTER = Recipe(
     clip_norm=1.0,
     source="this project, for small networks from random weights: zoo/recipes/streets.py",
 )
+
+# What the small detectors share, which begin with random weights too.
+SMALL_DETECTOR = Recipe(
+    learning_rate=2e-3,
+    batch_size=8,
+    weight_decay=1e-4,
+    warmup_steps=200,
+    epochs=4,
+    clip_norm=10.0,
+    source="this project, zoo/recipes/streets.py",
+)

@@ -17,7 +17,8 @@ from keras import ops
 from kerasvision.layers import BoxHead, BoxPredictor, FeaturePyramid, NonMaxSuppression, RoIAlign, RoIPool
 from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.losses.box import smooth_l1
-from kerasvision.models.base import Detector, split_inputs
+from kerasvision.models.base import Detector, valid_sizes_hw
+from kerasvision.models.detector import classes_side_by_side
 from kerasvision.models.targets import trained_boxes
 from kerasvision.ops import boxes
 from kerasvision.ops.matching import BACKGROUND, match_by_iou
@@ -252,40 +253,28 @@ class RegionDetector(Detector):
         count = ops.maximum(ops.sum(sampled), 1)
         cross_entropy = keras.losses.sparse_categorical_crossentropy(ops.maximum(labels, 0), logits, from_logits=True)
         # Each region's deltas of its own class.
-        class_index = ops.maximum(labels - 1, 0)  # (B, N)
-        places = ops.arange(ops.shape(labels)[1], dtype="int32") * self.num_classes + class_index
         batch, number = ops.shape(labels)
+        places = ops.arange(number, dtype="int32") * self.num_classes + ops.maximum(labels - 1, 0)  # (B, N)
         deltas = take_rows(ops.reshape(deltas, (batch, number * self.num_classes, 4)), places)  # (B, N, 4)
         wanted = boxes.encode_deltas(true_boxes, regions, self.box_weights)
         distance = ops.sum(smooth_l1(wanted, deltas, beta=self.box_beta), axis=-1)  # (B, N)
-        foreground = ops.cast(labels > 0, "float32")
         return {
             "classification": ops.sum(cross_entropy * sampled) / count,
-            "box_regression": ops.sum(ops.where(foreground > 0, distance, 0.0)) / count,
+            "box_regression": ops.sum(ops.where(labels > 0, distance, 0.0)) / count,
         }
 
     def decode(self, raw, inputs):
         """Score every class of every region, decode its box, and suppress overlaps by class."""
-        images, sizes_hw = split_inputs(inputs)
         regions = raw["proposals"]  # (B, N, 4)
         scores = ops.softmax(ops.cast(raw["class_logits"], "float32"), axis=-1)[..., 1:]  # (B, N, C)
+        scores = ops.where(ops.any(regions != -1, axis=-1, keepdims=True), scores, -float("inf"))  # not of padding
         deltas = ops.cast(raw["class_deltas"], "float32")  # (B, N, C, 4)
         found = boxes.decode_deltas(deltas, ops.expand_dims(regions, 2), self.box_weights)
-        batch, count = ops.shape(regions)[:2]
-        found = ops.reshape(found, (batch, count * self.num_classes, 4))
-        limits = ops.convert_to_tensor(ops.shape(images)[1:3], "int32") if sizes_hw is None else sizes_hw
-        found = boxes.clip(found, limits)
-        sides = found[..., 2:] - found[..., :2]
-        usable = ops.logical_and(ops.all(sides >= _SMALLEST_SIDE, axis=-1), self._of_regions(regions, batch, count))
-        scores = ops.reshape(scores, (batch, count * self.num_classes))
-        scores = ops.where(ops.logical_and(usable, scores > self.score_threshold), scores, -float("inf"))
-        labels = ops.broadcast_to(ops.arange(self.num_classes, dtype="int32"), (batch, count, self.num_classes))
-        return self.suppression(found, scores, ops.reshape(labels, (batch, count * self.num_classes)))
-
-    def _of_regions(self, regions, batch, count):
-        """Return bool (B, N C): whether a class's box comes from a region that is no padding."""
-        usable = ops.expand_dims(ops.any(regions != -1, axis=-1), -1)  # (B, N, 1)
-        return ops.reshape(ops.repeat(usable, self.num_classes, axis=-1), (batch, count * self.num_classes))
+        found, scores, labels = classes_side_by_side(found, scores)
+        found = boxes.clip(found, valid_sizes_hw(inputs))
+        usable = ops.all(found[..., 2:] - found[..., :2] >= _SMALLEST_SIDE, axis=-1)
+        usable = ops.logical_and(usable, scores > self.score_threshold)
+        return self.suppression(found, ops.where(usable, scores, -float("inf")), labels)
 
     def get_config(self):
         """Return the constructor's arguments."""

@@ -24,8 +24,8 @@ from kerasvision.layers import AnchorGenerator, ConvolutionBlock, FeaturePyramid
 from kerasvision.layers.feature_pyramid import CoarseLevels
 from kerasvision.layers.trainability import pass_on_frozen
 from kerasvision.losses.focal import sigmoid_focal_loss
-from kerasvision.models.base import Detector, split_inputs
-from kerasvision.models.recipe import Recipe
+from kerasvision.models.base import Detector, valid_sizes_hw
+from kerasvision.models.recipe import SMALL_DETECTOR, Recipe
 from kerasvision.models.targets import trained_boxes
 from kerasvision.ops import boxes
 from kerasvision.ops.matching import BETWEEN_THRESHOLDS, match_by_iou
@@ -258,12 +258,10 @@ class RetinaNet(Detector):
 
     def decode(self, raw, inputs):
         """Keep each level's best (anchor, class) pairs, decode their boxes, and suppress overlaps by class."""
-        images, sizes_hw = split_inputs(inputs)
         levels = zip(raw["logits"], raw["deltas"], self.anchors(inputs), strict=True)
         candidates = [self._level_candidates(*level) for level in levels]
         candidate_boxes, scores, labels = (ops.concatenate(parts, axis=1) for parts in zip(*candidates, strict=True))
-        limits = ops.convert_to_tensor(ops.shape(images)[1:3], "int32") if sizes_hw is None else sizes_hw
-        return self.suppression(boxes.clip(candidate_boxes, limits), scores, labels)
+        return self.suppression(boxes.clip(candidate_boxes, valid_sizes_hw(inputs)), scores, labels)
 
     def _level_candidates(self, logits, deltas, anchors):
         """Return boxes (B, N, 4), scores (B, N) and labels (B, N) of a level's best pairs; score -inf: none.
@@ -339,13 +337,8 @@ def retinanet_resnet10_fpn(num_classes=80, *, normalization="batch", dtype=None,
         "pyramid_filters": 64,
         "head_convolutions": 2,
         "resize_rule": ResizeRule("letterbox", size_hw=(256, 384)),
-        "recipe": Recipe(
-            learning_rate=2e-3,
-            batch_size=8,
-            weight_decay=1e-4,
-            warmup_steps=200,
+        "recipe": SMALL_DETECTOR.replace(
             epochs=7,
-            clip_norm=10.0,
             source="this project, zoo/recipes/streets.py: random weights, 4000 scenes, stopped after epoch 3 of 7",
         ),
         "name": "retinanet_resnet10_fpn",

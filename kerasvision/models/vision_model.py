@@ -21,6 +21,12 @@ def split_inputs(inputs):
     return inputs, None
 
 
+def valid_sizes_hw(inputs):
+    """Return int32 (B, 2) or (2,): the height and width that boxes of a model's input are clipped to."""
+    images, sizes_hw = split_inputs(inputs)
+    return ops.convert_to_tensor(ops.shape(images)[1:3], "int32") if sizes_hw is None else sizes_hw
+
+
 class VisionModel(keras.Model):
     """Base of all models: images of any height and width in, named losses and a recipe for training.
 
